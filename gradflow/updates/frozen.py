@@ -1,0 +1,137 @@
+r"""A step of an optimizer with its preconditioner frozen: a linear map that a rule writes down.
+
+Freeze everything that the contributors share (learning rate, denominators, bias corrections) at the
+values the optimizer itself used in this step. What remains is linear in the gradients, and a linear
+map can be applied to each contributor's gradient apart:
+
+.. math::
+    m_t = \text{recurrence}(m_{t-1}, g_t), \qquad
+    \Delta\theta = A\,g_t + B\,m_t + D\,\theta_{t-1}
+
+Nothing here knows a particular optimizer; the rules do (:mod:`gradflow.updates.rules` lists them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Accumulate", "Ema", "Factor", "Frozen", "Recurrence", "Scalar", "Stepped", "is_zero"]
+
+Scalar = float | Tensor
+"""A number: a Python one, or a tensor of no dimensions (a schedule that lives on a device)."""
+
+Factor = float | Tensor | Callable[[Tensor], Tensor]
+"""A number, a tensor that multiplies elementwise, or any linear map of a tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ema:
+    """An exponential moving average, ``m + weight * (g - m)``, as ``Tensor.lerp_`` computes it.
+
+    Attributes:
+        weight: Weight of the new gradient, ``1 - beta``; a tensor weighs elementwise.
+    """
+
+    weight: Scalar
+
+    @property
+    def keep(self) -> Scalar:
+        """What of the old average remains."""
+        return 1.0 - self.weight
+
+    def __call__(self, old: Tensor, gradient: Tensor) -> Tensor:
+        """Advance one buffer by one step."""
+        weight = self.weight
+        if isinstance(weight, Tensor):
+            weight = weight.to(device=gradient.device, dtype=gradient.dtype, non_blocking=True)
+        return torch.lerp(old, gradient, weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulate:
+    """A decaying sum, ``keep * m + take * g``.
+
+    Attributes:
+        keep: What of the old sum remains; a number.
+        take: Weight of the new gradient; a tensor weighs elementwise.
+    """
+
+    keep: Scalar
+    take: Scalar = 1.0
+
+    def __call__(self, old: Tensor, gradient: Tensor) -> Tensor:
+        """Advance one buffer by one step."""
+        return (old * self.keep + gradient * self.take).to(gradient.dtype)
+
+
+Recurrence = Ema | Accumulate
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """The step of one parameter, as a linear map of gradients, momentum and the parameter itself.
+
+    Attributes:
+        gradient: What the step takes of this step's gradient; learning rate and sign included.
+        momentum: What the step takes of the momentum after this step.
+        theta: What the step takes of the parameter: decoupled weight decay.
+        penalty: What of the parameter the optimizer adds to the gradient before anything else: an
+            L2 penalty. It becomes the gradient of the contributor ``decay``.
+        memory: How the momentum buffer takes in a gradient; None when this step uses no momentum.
+        rounds: True when the optimizer works in a lower precision than the parameter has; what that
+            loses becomes the contributor ``rounding``.
+        note: What the reader should know of this split.
+    """
+
+    gradient: Factor = 0.0
+    momentum: Factor = 0.0
+    theta: Factor = 0.0
+    penalty: Scalar = 0.0
+    memory: Recurrence | None = None
+    rounds: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """What a rule may read of one parameter after the optimizer moved it.
+
+    Tensors of a complex parameter come as their real views, those of a half-precision one in float32.
+    Never call ``.item()``, ``float()`` or ``bool()`` on any of them: that would wait for the device.
+
+    Attributes:
+        group: Options of the parameter's group. Values may be tensors (``lr``, ``betas``).
+        state: The optimizer's own state of the parameter, after the step.
+        before: Copies of the state entries that the rule asked for, from before the step; an entry that
+            did not exist yet is missing.
+        theta: The parameter before the step.
+        gradient: The whole gradient that the optimizer read, its sign turned if it maximizes.
+        fresh: True when the optimizer had no momentum for this parameter before the step.
+    """
+
+    group: Mapping[str, Any]  # the options of an optimizer are of any type
+    state: Mapping[str, Any]
+    before: Mapping[str, Tensor]
+    theta: Tensor
+    gradient: Tensor
+    fresh: bool
+
+    def option(self, name: str) -> Scalar:
+        """Give an option that is a number; a tensor of one element comes without dimensions."""
+        value: Scalar = self.group[name]
+        return value.reshape(()) if isinstance(value, Tensor) else value
+
+    def count(self) -> Scalar:
+        """Give the number of this step, from 1, in double precision."""
+        step = self.state["step"]
+        return step.double() if isinstance(step, Tensor) else float(step)
+
+
+def is_zero(factor: Factor) -> bool:
+    """Tell whether a factor is the Python number zero; never looks into a tensor."""
+    return isinstance(factor, (int, float)) and factor == 0

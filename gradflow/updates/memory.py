@@ -1,0 +1,155 @@
+"""The momentum of one parameter, one buffer per contributor, and what they do not explain.
+
+The optimizer's own buffer is the sum of the contributors' buffers, as long as every step since its
+first was watched. Where it is more than that sum, the rest is a contributor of its own, ``history``:
+it takes in nothing, and fades by the optimizer's own factor.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from gradflow.updates.frozen import Recurrence, Scalar
+from gradflow.updates.working import working
+
+__all__ = ["HISTORY", "Memory"]
+
+HISTORY = "history"
+
+_UNWATCHED = "history is momentum from steps that were not watched, or shown whole"
+_REPLACED = "history is momentum that was loaded, or changed from outside"
+_FOLDED = "history is what is left of contributors that have long been absent"
+
+
+class Memory:
+    """Momentum buffers of one parameter.
+
+    After a step that was not watched (:meth:`miss`), a contributor's buffer is decayed by the factor of the
+    last watched step and the rest of the optimizer's buffer becomes ``history``. When the optimizer's buffer
+    was replaced (``load_state_dict``) or changed from outside, nothing is known about whose it is: all of it
+    becomes ``history``.
+
+    Attributes:
+        buffers: One tensor per contributor that has momentum, ``history`` among them.
+        why: Where ``history`` comes from, in words; empty when there is none.
+    """
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, Tensor] = {}
+        self.why = ""
+        self._fading: dict[str, float] = {}  # what remains of a buffer since its contributor last came
+        self._keep: Scalar | None = None
+        self._missed = 0
+        self._seen: tuple[weakref.ref[Tensor], int] | None = None
+
+    def miss(self) -> None:
+        """Count a step that moved the parameter without being watched."""
+        self._missed += 1
+
+    def lose(self) -> None:
+        """Forget whose the optimizer's momentum is: from the next step on, all of it is ``history``."""
+        self._clear()
+        self._seen = None
+
+    def reconcile(self, own: Tensor | None) -> None:
+        """Make the buffers explain the optimizer's own one, before a step.
+
+        Args:
+            own: The optimizer's momentum buffer; None when it has none yet.
+        """
+        if own is None:
+            self._clear()
+        elif not self._is_explained(own):
+            self._age(own)
+            rest = working(own).clone()
+            for name, buffer in self.buffers.items():
+                if name != HISTORY:
+                    rest -= buffer
+            self._put(HISTORY, rest)
+        self._missed = 0
+
+    def advance(
+        self, gradients: Mapping[str, Tensor], recurrence: Recurrence, skipped: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Take one step's gradients into the buffers, and give the buffers.
+
+        Args:
+            gradients: One per contributor that came in this step.
+            recurrence: How a buffer takes in a gradient.
+            skipped: A tensor of no dimensions, true when the optimizer did not move after all; or None.
+        """
+        example = next(iter((*gradients.values(), *self.buffers.values())), None)
+        if example is None:
+            return {}
+        nothing = torch.zeros((), dtype=example.dtype, device=example.device)
+        self._keep = _as_number(recurrence)
+        for name in (*gradients, *(n for n in self.buffers if n not in gradients)):
+            old = self.buffers.get(name, nothing)
+            new = recurrence(old, gradients.get(name, nothing))
+            self.buffers[name] = new if skipped is None else torch.where(skipped, old, new)
+        self._fade(gradients)
+        return dict(self.buffers)
+
+    def mark(self, own: Tensor | None) -> None:
+        """Remember the optimizer's buffer as it is now, after a step: the buffers explain it."""
+        self._seen = None if own is None else (weakref.ref(own), own._version)
+
+    def bytes(self) -> int:
+        """Give what the buffers take, in bytes."""
+        return sum(b.numel() * b.element_size() for b in self.buffers.values())
+
+    def _is_explained(self, own: Tensor) -> bool:
+        same = self._seen is not None and self._seen[0]() is own and self._seen[1] == own._version
+        return same and not self._missed
+
+    def _age(self, own: Tensor) -> None:
+        """Decay the buffers over the steps that were missed, or drop them when nothing is known."""
+        never = self._seen is None and not self.buffers
+        if never or (self._missed and self._seen is not None and self._seen[0]() is own):
+            self.why = _UNWATCHED
+            if self._keep is None:
+                self._clear()
+            else:
+                factor = self._keep**self._missed
+                self.buffers = {n: (b * factor).to(b.dtype) for n, b in self.buffers.items()}
+        else:
+            self._clear()
+            self.why = _REPLACED
+
+    def _fade(self, came: Mapping[str, Tensor]) -> None:
+        """Drop what has faded to nothing; fold what has all but faded into ``history``."""
+        keep = self._keep if isinstance(self._keep, float) else 1.0
+        for name, buffer in list(self.buffers.items()):
+            left = 1.0 if name in came else self._fading.get(name, 1.0) * keep
+            self._fading[name] = left
+            limits = torch.finfo(buffer.dtype)
+            if left < limits.tiny:
+                self._drop(name)
+            elif left < limits.eps and name != HISTORY:
+                self._drop(name)
+                known = self.buffers.get(HISTORY)
+                self.why = self.why or _FOLDED
+                self._put(HISTORY, buffer if known is None else known + buffer)
+
+    def _put(self, name: str, buffer: Tensor) -> None:
+        self.buffers[name], self._fading[name] = buffer, 1.0
+
+    def _drop(self, name: str) -> None:
+        del self.buffers[name], self._fading[name]
+        if name == HISTORY:
+            self.why = ""
+
+    def _clear(self) -> None:
+        self.buffers, self._fading, self.why = {}, {}, ""
+
+
+def _as_number(recurrence: Recurrence) -> Scalar | None:
+    """Give the factor by which a buffer fades when nothing comes in; None if it differs by element."""
+    keep = recurrence.keep
+    if isinstance(keep, Tensor):
+        return keep if keep.dim() == 0 else None
+    return float(keep)
