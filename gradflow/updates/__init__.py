@@ -4,7 +4,7 @@
 one more optimizer. ``docs/deltas.md`` derives the rules.
 """
 
-from gradflow.updates import adam, sgd
+from gradflow.updates import adam, adaptive, muon, sgd
 from gradflow.updates.frozen import Accumulate, Ema, Frozen, Stepped
 from gradflow.updates.rules import register
 from gradflow.updates.splitter import DeltaSplitter, Split
@@ -17,6 +17,8 @@ __all__ = [
     "Split",
     "Stepped",
     "adam",
+    "adaptive",
+    "muon",
     "register",
     "sgd",
 ]

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradflow.updates.working import as_read, named_entries, precise, working
+
 __all__ = ["Accumulate", "Ema", "Factor", "Frozen", "Recurrence", "Scalar", "Stepped", "is_zero"]
 
 Scalar = float | Tensor
@@ -110,16 +112,18 @@ class Stepped:
         before: Copies of the state entries that the rule asked for, from before the step; an entry that
             did not exist yet is missing.
         theta: The parameter before the step.
-        gradient: The whole gradient that the optimizer read, its sign turned if it maximizes.
         fresh: True when the optimizer had no momentum for this parameter before the step.
+        raw: ``param.grad`` itself; rules read :meth:`gradient` or :meth:`touched`.
+        scale: The loss scale that ``raw`` still carries, or None.
     """
 
     group: Mapping[str, Any]  # the options of an optimizer are of any type
     state: Mapping[str, Any]
     before: Mapping[str, Tensor]
     theta: Tensor
-    gradient: Tensor
     fresh: bool
+    raw: Tensor
+    scale: Tensor | None = None
 
     def option(self, name: str) -> Scalar:
         """Give an option that is a number; a tensor of one element comes without dimensions."""
@@ -129,7 +133,15 @@ class Stepped:
     def count(self) -> Scalar:
         """Give the number of this step, from 1, in double precision."""
         step = self.state["step"]
-        return step.double() if isinstance(step, Tensor) else float(step)
+        return precise(step) if isinstance(step, Tensor) else float(step)
+
+    def gradient(self) -> Tensor:
+        """Give the whole gradient that the optimizer read, dense, its sign turned if it maximizes."""
+        return as_read(working(self.raw), maximize=self.group.get("maximize", False), scale=self.scale)
+
+    def touched(self) -> Tensor | None:
+        """Tell which entries a sparse gradient names: booleans that broadcast to it; None when dense."""
+        return named_entries(self.raw) if self.raw.is_sparse else None
 
 
 def is_zero(factor: Factor) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,18 +34,22 @@ class Memory:
     was replaced (``load_state_dict``) or changed from outside, nothing is known about whose it is: all of it
     becomes ``history``.
 
+    Args:
+        momentum: Name of the state entry that holds the optimizer's own buffer.
+
     Attributes:
         buffers: One tensor per contributor that has momentum, ``history`` among them.
         why: Where ``history`` comes from, in words; empty when there is none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, momentum: str) -> None:
+        self._momentum = momentum
         self.buffers: dict[str, Tensor] = {}
         self.why = ""
         self._fading: dict[str, float] = {}  # what remains of a buffer since its contributor last came
         self._keep: Scalar | None = None
         self._missed = 0
-        self._seen: tuple[weakref.ref[Tensor], int] | None = None
+        self._seen: tuple[weakref.ref[Tensor], object] | None = None
 
     def miss(self) -> None:
         """Count a step that moved the parameter without being watched."""
@@ -55,15 +60,16 @@ class Memory:
         self._clear()
         self._seen = None
 
-    def reconcile(self, own: Tensor | None) -> None:
+    def reconcile(self, state: Mapping[str, Any]) -> None:
         """Make the buffers explain the optimizer's own one, before a step.
 
         Args:
-            own: The optimizer's momentum buffer; None when it has none yet.
+            state: The optimizer's state of the parameter.
         """
+        own = state.get(self._momentum)
         if own is None:
             self._clear()
-        elif not self._is_explained(own):
+        elif not self._explains(own, state):
             self._age(own)
             rest = working(own).clone()
             for name, buffer in self.buffers.items():
@@ -94,31 +100,33 @@ class Memory:
         self._fade(gradients)
         return dict(self.buffers)
 
-    def mark(self, own: Tensor | None) -> None:
+    def mark(self, state: Mapping[str, Any]) -> None:
         """Remember the optimizer's buffer as it is now, after a step: the buffers explain it."""
-        self._seen = None if own is None else (weakref.ref(own), own._version)
+        own = state.get(self._momentum)
+        self._seen = None if own is None else (weakref.ref(own), _version(own, state))
 
     def bytes(self) -> int:
         """Give what the buffers take, in bytes."""
         return sum(b.numel() * b.element_size() for b in self.buffers.values())
 
-    def _is_explained(self, own: Tensor) -> bool:
-        same = self._seen is not None and self._seen[0]() is own and self._seen[1] == own._version
-        return same and not self._missed
+    def _explains(self, own: Tensor, state: Mapping[str, Any]) -> bool:
+        if self._seen is None or self._missed:
+            return False
+        return self._same(own) and self._seen[1] == _version(own, state)
+
+    def _same(self, own: Tensor) -> bool:
+        return self._seen is not None and self._seen[0]() is own
 
     def _age(self, own: Tensor) -> None:
         """Decay the buffers over the steps that were missed, or drop them when nothing is known."""
-        never = self._seen is None and not self.buffers
-        if never or (self._missed and self._seen is not None and self._seen[0]() is own):
-            self.why = _UNWATCHED
-            if self._keep is None:
-                self._clear()
-            else:
-                factor = self._keep**self._missed
-                self.buffers = {n: (b * factor).to(b.dtype) for n, b in self.buffers.items()}
+        announced = self._missed > 0 and self._same(own)
+        first = self._seen is None
+        if announced and self._keep is not None:
+            factor = self._keep**self._missed
+            self.buffers = {n: (b * factor).to(b.dtype) for n, b in self.buffers.items()}
         else:
             self._clear()
-            self.why = _REPLACED
+        self.why = _UNWATCHED if announced or first else _REPLACED
 
     def _fade(self, came: Mapping[str, Tensor]) -> None:
         """Drop what has faded to nothing; fold what has all but faded into ``history``."""
@@ -145,6 +153,12 @@ class Memory:
 
     def _clear(self) -> None:
         self.buffers, self._fading, self.why = {}, {}, ""
+
+
+def _version(own: Tensor, state: Mapping[str, Any]) -> object:
+    """Give what changes when somebody steps or edits: fused kernels leave no mark on the buffer itself."""
+    step = state.get("step")
+    return own._version, step._version if isinstance(step, Tensor) else step
 
 
 def _as_number(recurrence: Recurrence) -> Scalar | None:

@@ -16,7 +16,8 @@ from gradflow.updates.frozen import Frozen, Stepped
 
 __all__ = ["Freeze", "Rule", "register", "rule_of", "why_whole"]
 
-Freeze = Callable[[Stepped], Frozen]
+Freeze = Callable[[Stepped], Frozen | str]
+"""Writes one step down as a linear map, or says why this step must be shown whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ def register(
         before: Names of state entries to copy before each step.
 
     Returns:
-        A decorator that gives the function back unchanged.
+        A decorator that gives the function back unchanged. The function may return a sentence instead of a
+        :class:`~gradflow.updates.frozen.Frozen`: then the step is shown whole, for that reason.
 
     Note:
         An option named ``maximize`` is honoured for you: the gradients arrive with their sign turned.

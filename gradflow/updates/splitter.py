@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 from gradflow.errors import InvalidArgumentError
 from gradflow.updates.frozen import Factor, Frozen, Stepped, is_zero
 from gradflow.updates.memory import HISTORY, Memory
-from gradflow.updates.rules import rule_of, why_whole
-from gradflow.updates.working import HALF, apart, as_read, restored, scalar, working
+from gradflow.updates.rules import Rule, rule_of, why_whole
+from gradflow.updates.working import HALF, apart, as_read, is_sharded, restored, scalar, working
 
 __all__ = ["DECAY", "ROUNDING", "DeltaSplitter", "Split"]
 
@@ -103,15 +103,17 @@ class DeltaSplitter:
         Raises:
             InvalidArgumentError: a contributor is called ``decay`` or ``history``.
         """
-        self._pending.pop(param, None)
+        interrupted = self._pending.pop(param, None) is not None
         rule, gradient = self._rule, param.grad
-        if rule is None or gradient is None:
+        if rule is None or gradient is None or is_sharded(param):
             return
         _refuse_our_names(contributions)
-        state = self._optimizer.state.get(param, {})
+        state: Mapping[str, Any] = self._optimizer.state.get(param, {})
         own = state.get(rule.momentum)
+        if interrupted and param in self._memories:
+            self._memories[param].lose()
         if own is not None or param in self._memories:
-            self._memory(param).reconcile(own)
+            self._memory(param, rule).reconcile(state)
         self._pending[param] = _Pending(
             contributions={name: apart(g, gradient) for name, g in contributions.items()},
             gradient=gradient,
@@ -131,13 +133,12 @@ class DeltaSplitter:
         pending, group = self._pending.pop(param, None), self._group(param)
         if self._rule is None:
             return Split(note=why_whole(self._optimizer))
-        if pending is None or group is None:
-            return self._whole(param, "the optimizer had no gradient for it before this step")
-        if param.grad is not None and param.grad is not pending.gradient:
-            return self._whole(param, "step(closure) computed another gradient inside the step")
-        if any(g.shape != param.shape for g in pending.contributions.values()):
-            return self._whole(param, "a contribution has another shape than the parameter (sharded?)")
+        reason = _why_not(param, pending)
+        if pending is None or group is None or reason:
+            return self._whole(param, reason)
         frozen = self._rule.freeze(self._read(param, theta_before, pending))
+        if isinstance(frozen, str):
+            return self._whole(param, frozen)
         parts = self._parts(param, frozen, pending, working(theta_before))
         memory = self._memories.get(param)
         why = memory.why if memory is not None and HISTORY in parts else ""
@@ -158,19 +159,19 @@ class DeltaSplitter:
         return sum(memory.bytes() for memory in self._memories.values())
 
     def _read(self, param: Tensor, theta_before: Tensor, pending: _Pending) -> Stepped:
-        group = self._groups[param]
         state = self._optimizer.state.get(param, {})
         return Stepped(
-            group=group,
+            group=self._groups[param],
             state={k: working(v) if isinstance(v, Tensor) else v for k, v in state.items()},
             before=pending.copies,
             theta=working(theta_before),
-            gradient=as_read(pending.gradient, maximize=_maximizes(group), scale=pending.scale),
             fresh=pending.fresh,
+            raw=pending.gradient,
+            scale=pending.scale,
         )
 
     def _parts(self, param: Tensor, frozen: Frozen, pending: _Pending, theta: Tensor) -> dict[str, Tensor]:
-        maximize = _maximizes(self._groups[param])
+        maximize = self._groups[param].get("maximize", False)
         gradients = {
             name: as_read(working(g), maximize=maximize, scale=pending.scale)
             for name, g in pending.contributions.items()
@@ -192,9 +193,9 @@ class DeltaSplitter:
     ) -> dict[str, Tensor]:
         if frozen.memory is None or self._rule is None:
             return {}
-        memory = self._memory(param)
+        memory = self._memory(param, self._rule)
         buffers = memory.advance(gradients, frozen.memory, skipped)
-        memory.mark(self._optimizer.state.get(param, {}).get(self._rule.momentum))
+        memory.mark(self._optimizer.state.get(param, {}))
         return buffers
 
     def _whole(self, param: Tensor, reason: str) -> Split:
@@ -203,8 +204,8 @@ class DeltaSplitter:
             self._memories[param].lose()
         return Split(note=f"shown whole: {reason}")
 
-    def _memory(self, param: Tensor) -> Memory:
-        return self._memories.setdefault(param, Memory())
+    def _memory(self, param: Tensor, rule: Rule) -> Memory:
+        return self._memories.setdefault(param, Memory(rule.momentum))
 
     def _group(self, param: Tensor) -> dict[str, Any] | None:
         """Give the options of a parameter's group; groups may be added or replaced at any time."""
@@ -214,6 +215,19 @@ class DeltaSplitter:
             self._groups = {p: group for group in groups for p in group["params"]}
             self._groups_key = key
         return self._groups.get(param)
+
+
+def _why_not(param: Tensor, pending: _Pending | None) -> str:
+    """Say why this one step cannot be split; empty when it can."""
+    if is_sharded(param):
+        return "the parameter is sharded, and its parts would have to be summed over ranks first"
+    if pending is None:
+        return "the optimizer had no gradient for it before this step"
+    if param.grad is not None and param.grad is not pending.gradient:
+        return "step(closure) computed another gradient inside the step"
+    if any(g.shape != param.shape for g in pending.contributions.values()):
+        return "a contribution has another shape than the parameter"
+    return ""
 
 
 def _linear(
@@ -233,10 +247,6 @@ def _linear(
 def _apply(factor: Factor, tensor: Tensor) -> Tensor:
     applied = factor(tensor) if callable(factor) else tensor * factor
     return applied.to(tensor.dtype)  # a float64 counter would widen a parameter without dimensions
-
-
-def _maximizes(group: Mapping[str, Any]) -> bool:
-    return bool(group.get("maximize", False))
 
 
 def _refuse_our_names(contributions: Mapping[str, Tensor]) -> None:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["HALF", "apart", "as_read", "restored", "scalar", "working"]
+__all__ = [
+    "HALF",
+    "apart",
+    "as_read",
+    "is_sharded",
+    "named_entries",
+    "precise",
+    "restored",
+    "scalar",
+    "working",
+]
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -31,6 +41,14 @@ def as_read(gradient: Tensor, *, maximize: bool, scale: Tensor | None) -> Tensor
     return -gradient if maximize else gradient
 
 
+def named_entries(sparse: Tensor) -> Tensor:
+    """Tell which rows a sparse tensor names, zero or not: booleans of its shape, or broadcasting to it."""
+    rows = torch.zeros(sparse.shape[: sparse.sparse_dim()], dtype=torch.bool, device=sparse.device)
+    yes = torch.ones((), dtype=torch.bool, device=sparse.device)
+    rows.index_put_(tuple(sparse._indices()), yes)
+    return rows.reshape(*rows.shape, *[1] * sparse.dense_dim())
+
+
 def apart(tensor: Tensor, gradient: Tensor) -> Tensor:
     """Give a tensor that does not change with ``param.grad``, which some steps use as scratch space.
 
@@ -39,9 +57,19 @@ def apart(tensor: Tensor, gradient: Tensor) -> Tensor:
     return tensor.clone() if _storage(tensor) == _storage(gradient) else tensor
 
 
+def precise(number: Tensor) -> Tensor:
+    """Give a tensor in double precision, where its device has one."""
+    return number if number.device.type == "mps" else number.double()
+
+
 def scalar(value: object) -> Tensor | None:
     """Give a tensor of one element without dimensions, and None for anything else."""
     return value.reshape(()) if isinstance(value, Tensor) else None
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Tell a DTensor, of which this process holds a part."""
+    return hasattr(tensor, "to_local")
 
 
 def _storage(tensor: Tensor) -> int:

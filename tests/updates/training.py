@@ -22,8 +22,10 @@ class Seen:
 
 
 def parameters(dtype=torch.float32, shapes=((4, 3), (5,))):
+    """Parameters of the size of 1, then zeros: there the rounding of the parameter hides nothing."""
     generator = torch.Generator().manual_seed(1)
-    return [torch.nn.Parameter(torch.randn(s, generator=generator, dtype=dtype)) for s in shapes]
+    values = [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+    return [torch.nn.Parameter(v if i == 0 else torch.zeros_like(v)) for i, v in enumerate(values)]
 
 
 def contributions(step, param, names=NAMES, *, number=0):
@@ -86,6 +88,15 @@ class Training:
 
     def run(self, steps):
         return [self.advance() for _ in range(steps)]
+
+
+def clipped(every, most=1.0):
+    """Clip as a user would, and scale the contributions by the coefficient torch used."""
+    before = {param: param.grad.clone() for param in every}
+    norm = torch.nn.utils.clip_grad_norm_(list(every), most)
+    coefficient = (most / (norm + 1e-6)).clamp(max=1.0)
+    assert all(torch.allclose(before[p] * coefficient, p.grad) for p in every)
+    return {param: {n: g * coefficient for n, g in parts.items()} for param, parts in every.items()}
 
 
 def excess(seen, *, tolerance=None):
