@@ -29,10 +29,9 @@ class BatchSource(Protocol):
         ...
 
 
-def adam(model: Model) -> list[Optimizer]:
-    """Give one Adam with a learning rate of 1e-3 over all parameters, each once."""
-    modules = [model] if isinstance(model, nn.Module) else model
-    return [torch.optim.Adam(nn.ModuleList(modules).parameters(), lr=1e-3)]
+def adam(model: nn.Module) -> list[Optimizer]:
+    """Give one Adam with a learning rate of 1e-3 over all parameters."""
+    return [torch.optim.Adam(model.parameters(), lr=1e-3)]
 
 
 @dataclass(frozen=True, slots=True)

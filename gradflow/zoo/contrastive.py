@@ -87,11 +87,7 @@ def batches(seed: int = 0, size: int = 16) -> Iterator[tuple[Tensor, Tensor, Ten
     rng = np.random.default_rng(seed)
     while True:
         left, right, dissimilar = data.pairs(labels, size, rng=rng)
-        yield (
-            torch.from_numpy(images[left]),
-            torch.from_numpy(images[right]),
-            torch.from_numpy(dissimilar).float(),
-        )
+        yield torch.tensor(images[left]), torch.tensor(images[right]), torch.tensor(dissimilar).float()
 
 
 def loss(network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:

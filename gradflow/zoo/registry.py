@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradflow.errors import InvalidArgumentError, did_you_mean
-from gradflow.zoo import contrastive, triplet
+from gradflow.zoo import contrastive, rnn, siamese_lstm, triplet
 from gradflow.zoo.contract import Scene
 
 __all__ = ["names", "scene"]
@@ -24,6 +24,31 @@ _SCENES = (
         build=contrastive.SiameseNetwork,
         batches=contrastive.batches,
         loss=contrastive.loss,
+    ),
+    Scene(
+        name="siamese_lstm",
+        title="One LSTM reads two digits row by row; the distance of its last states joins the two paths.",
+        branches=("left", "right"),
+        build=siamese_lstm.SiameseLSTM,
+        batches=siamese_lstm.batches,
+        loss=siamese_lstm.loss,
+    ),
+    Scene(
+        name="siamese_lstm_cells",
+        title="The Siamese LSTM, one cell call for each row: every time step is a use of the weights.",
+        branches=("left", "right"),
+        build=siamese_lstm.cell_by_cell,
+        batches=siamese_lstm.batches,
+        loss=siamese_lstm.loss,
+    ),
+    Scene(
+        name="rnn",
+        title="One recurrent cell reads a digit row by row: each row is a path into the same weights.",
+        branches=tuple(f"row {t}" for t in range(1, rnn.ROWS + 1)),
+        build=rnn.RowReader,
+        batches=rnn.batches,
+        loss=rnn.loss,
+        optimizers=rnn.optimizers,
     ),
 )
 

@@ -88,7 +88,7 @@ def batches(seed: int = 0, size: int = 16, *, side: int = 32) -> Iterator[tuple[
     rng = np.random.default_rng(seed)
     while True:
         chosen = data.triplets(labels, size, rng=rng)
-        anchor, positive, negative = (_enlarged(torch.from_numpy(images[i]), side) for i in chosen)
+        anchor, positive, negative = (_enlarged(torch.tensor(images[i]), side) for i in chosen)
         yield anchor, positive, negative
 
 
