@@ -53,6 +53,7 @@ class Scene:
             not a call; ``None`` where branches are named by call.
         stems: What to pass as ``stems`` to ``gradflow.watch``: ``"split"`` where paths meet before a
             parameter and should be told apart, else ``"report"``.
+        heavy: True when a step takes a second or more on one core; ``names()`` leaves it out unless asked.
 
     Example:
         >>> from gradflow import zoo
@@ -72,6 +73,7 @@ class Scene:
     optimizers: Callable[[Model], list[Optimizer]] = adam
     modules: Callable[[Model], dict[str, nn.Module]] | None = None
     stems: str = "report"
+    heavy: bool = False
 
     def watch_branches(self, model: Model) -> tuple[str, ...] | dict[str, nn.Module]:
         """Give what to pass as ``branches`` to ``gradflow.watch(model, branches=...)``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradflow.errors import InvalidArgumentError, did_you_mean
-from gradflow.zoo import contrastive, rnn, siamese_lstm, triplet
+from gradflow.zoo import contrastive, resnet50, rnn, siamese_lstm, triplet
 from gradflow.zoo.contract import Scene
 
 __all__ = ["names", "scene"]
@@ -50,17 +50,37 @@ _SCENES = (
         loss=rnn.loss,
         optimizers=rnn.optimizers,
     ),
+    Scene(
+        name="resnet50_thin",
+        title="One ResNet-50, thinned to an eighth, called for three images: three networks that are one.",
+        branches=("anchor", "positive", "negative"),
+        build=resnet50.thin,
+        batches=resnet50.batches,
+        loss=resnet50.loss,
+    ),
+    Scene(
+        name="resnet50",
+        title="One ResNet-50 of full width called for three images: three networks that are one.",
+        branches=("anchor", "positive", "negative"),
+        build=resnet50.TripletNetwork,
+        batches=resnet50.batches,
+        loss=resnet50.loss,
+        heavy=True,
+    ),
 )
 
 
-def names() -> tuple[str, ...]:
-    """Give the names of all scenes, simplest first.
+def names(*, heavy: bool = False) -> tuple[str, ...]:
+    """Give the names of the scenes, simplest first.
+
+    Args:
+        heavy: With those of which a step takes a second or more on one core.
 
     Example:
         >>> names()[:2]
         ('triplet', 'contrastive')
     """
-    return tuple(scene.name for scene in _SCENES)
+    return tuple(scene.name for scene in _SCENES if heavy or not scene.heavy)
 
 
 def scene(name: str) -> Scene:
@@ -79,5 +99,5 @@ def scene(name: str) -> Scene:
     raise InvalidArgumentError(
         f"the zoo has no scene {name!r}",
         where=f"gradflow.zoo.scene({name!r})",
-        do=did_you_mean(name, names()),
+        do=did_you_mean(name, names(heavy=True)),
     )

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from gradflow import data
 
-__all__ = ["Block", "Encoder", "batches", "loss", "train"]
+__all__ = ["Block", "Encoder", "batches", "loss", "train", "triplet_loss"]
 
 
 class Block(nn.Module):
@@ -96,14 +96,15 @@ def _enlarged(images: Tensor, side: int) -> Tensor:
     return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
 
 
-def loss(
-    encoder: nn.Module, batch: tuple[Tensor, ...], *, margin: float = 0.2
+def triplet_loss(
+    anchor: Tensor, positive: Tensor, negative: Tensor, *, margin: float = 0.2
 ) -> tuple[Tensor, dict[str, Tensor]]:
     r"""Triplet margin loss, the mean over the batch of :math:`\max(0, d_{ap} - d_{an} + m)`.
 
     Args:
-        encoder: Called three times: anchor, positive, negative.
-        batch: Anchors, positives, negatives, each ``[B, C, S, S]``.
+        anchor: Embeddings of the anchors, ``[B, E]``.
+        positive: Embeddings of the positives, ``[B, E]``.
+        negative: Embeddings of the negatives, ``[B, E]``.
         margin: How much farther than the positive the negative must be, ``m``.
 
     Returns:
@@ -113,7 +114,6 @@ def loss(
     Note:
         Schroff et al. 2015, arXiv:1503.03832, with plain instead of squared distances.
     """
-    anchor, positive, negative = (encoder(images) for images in batch)
     d_ap = F.pairwise_distance(anchor, positive)
     d_an = F.pairwise_distance(anchor, negative)
     hinge = F.relu(d_ap - d_an + margin)
@@ -122,6 +122,17 @@ def loss(
         "d_ap": d_ap.detach().mean(),
         "d_an": d_an.detach().mean(),
     }
+
+
+def loss(encoder: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Run the encoder for anchors, positives and negatives, and compare with :func:`triplet_loss`.
+
+    Args:
+        encoder: Called three times, with images ``[B, C, S, S]``.
+        batch: Anchors, positives, negatives.
+    """
+    anchor, positive, negative = batch
+    return triplet_loss(encoder(anchor), encoder(positive), encoder(negative))
 
 
 def train(steps: int = 30, seed: int = 0) -> list[float]:
