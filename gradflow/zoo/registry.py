@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from torch import nn
+
 from gradflow.errors import InvalidArgumentError, did_you_mean
-from gradflow.zoo import contrastive, resnet50, rnn, siamese_lstm, triplet
+from gradflow.zoo import contrastive, resnet50, rnn, siamese_lstm, triplet, twins, two_models
 from gradflow.zoo.contract import Scene
 
 __all__ = ["names", "scene"]
+
+
+def _two_models(name: str, layer: str, build: Callable[[], list[nn.Module]]) -> Scene:
+    return Scene(
+        name=name,
+        title=f"Models A and B, each with its own task and optimizer, share one {layer}.",
+        branches=("A", "B"),
+        build=build,
+        batches=two_models.batches,
+        loss=two_models.loss,
+        optimizers=two_models.optimizers,
+        modules=two_models.modules,
+    )
+
 
 _SCENES = (
     Scene(
@@ -50,6 +68,18 @@ _SCENES = (
         loss=rnn.loss,
         optimizers=rnn.optimizers,
     ),
+    Scene(
+        name="twins",
+        title="Two copies of one encoder, one for each image: they start alike and drift apart.",
+        branches=("left", "right"),
+        build=twins.Twins,
+        batches=twins.batches,
+        loss=twins.loss,
+        modules=twins.modules,
+    ),
+    _two_models("two_models", "dense layer", two_models.dense),
+    _two_models("two_models_conv", "convolution", two_models.conv),
+    _two_models("two_models_custom", "layer of our own", two_models.custom),
     Scene(
         name="resnet50_thin",
         title="One ResNet-50, thinned to an eighth, called for three images: three networks that are one.",
