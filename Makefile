@@ -1,0 +1,44 @@
+# The front door of gradflow. Each target sets up what it needs by itself, in .venv.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+READY  := .venv/.ready
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TESTS  ?= not slow and not browser and not gpu
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo lab test check clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv with everything in it (the other targets do so by themselves)
+
+# torch first and pinned, so that pip takes the CPU build where one is offered.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gradflow needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@echo "Setting up .venv (some minutes the first time) ..."
+	@$(PYTHON) -m venv .venv
+	@$(PIP) -r constraints.txt
+	@$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## Train a small triplet network and write its pictures and its recording to demo/
+	$(BIN)/gradflow demo --out demo $(ARGS)
+
+lab: $(READY) ## Open JupyterLab on the notebooks
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) $(if $(wildcard notebooks),notebooks,.)
+
+test: $(READY) ## Run the tests (all of them: make test TESTS='')
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m '$(TESTS)' $(ARGS)
+
+check: $(READY) ## Check format, lint, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## Remove everything that these targets made
+	rm -rf .venv demo dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
