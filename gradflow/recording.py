@@ -144,12 +144,14 @@ class Recording(Sequence[Step]):
     @property
     def params(self) -> tuple[str, ...]:
         """FQNs of all parameters seen, in the order they first appeared."""
-        return _union(step.params for step in self)
+        known = getattr(self._steps, "params", None)  # a file knows them without reading its steps
+        return _union(step.params for step in self) if known is None else tuple(known)
 
     @property
     def branches(self) -> tuple[str, ...]:
         """Names of all branches seen, in the order of their lanes."""
-        return _union(step.branches for step in self)
+        known = getattr(self._steps, "branches", None)
+        return _union(step.branches for step in self) if known is None else tuple(known)
 
     def save(self, path: str | Path) -> Path:
         """Write the recording to one file that ``gradflow.load`` opens again."""
