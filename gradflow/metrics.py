@@ -92,7 +92,7 @@ def conflict(gram: Gram, i: int, j: int) -> float:
         >>> conflict(np.array([[1.0, 0.5], [0.5, 1.0]]), 0, 1)
         0.0
     """
-    value = cosine(gram, i, j)
+    value = cosine(_checked(gram, "conflict"), i, j)
     return value if math.isnan(value) else max(0.0, -value)
 
 
