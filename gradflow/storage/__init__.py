@@ -8,6 +8,7 @@ one file. Reading is lazy, read-only and distrustful: whatever is wrong with a f
 """
 
 from gradflow.storage.reader import StoredSteps, load
+from gradflow.storage.stream import Stream
 from gradflow.storage.writer import Writer, save
 
-__all__ = ["StoredSteps", "Writer", "load", "save"]
+__all__ = ["StoredSteps", "Stream", "Writer", "load", "save"]

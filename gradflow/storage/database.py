@@ -19,8 +19,9 @@ __all__ = [
     "close_reader",
     "create",
     "finish",
-    "insert",
+    "is_ended",
     "open_readonly",
+    "put",
     "reading",
     "refuse_unless_free",
     "remove_logs",
@@ -78,11 +79,11 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("COMMIT")
 
 
-def insert(db: sqlite3.Connection, table: str, rows: list[tuple[Any, ...]]) -> None:
-    """Add rows, each with its checksum."""
+def put(db: sqlite3.Connection, table: str, rows: list[tuple[Any, ...]]) -> None:
+    """Add rows, each with its checksum; a row takes the place of the one with its ``id``."""
     if rows:
         marks = ", ".join("?" * (len(rows[0]) + 1))
-        db.executemany(f"INSERT INTO {table} VALUES ({marks})", map(sealed, rows))
+        db.executemany(f"REPLACE INTO {table} VALUES ({marks})", map(sealed, rows))
 
 
 def finish(db: sqlite3.Connection, steps: int) -> None:
@@ -177,10 +178,15 @@ def _check_tables(db: sqlite3.Connection) -> None:
     tables = dict(db.execute("SELECT name, sql FROM sqlite_master").fetchall())
     if tables != _schema():
         raise ValueError("its tables are not those of a recording")
-    steps, newest = db.execute("SELECT count(*), ifnull(max(id), 0) FROM step").fetchone()
-    ends = db.execute("SELECT steps FROM ending").fetchall()
+    ends = db.execute("SELECT steps FROM ending").fetchall()  # first: the file may end meanwhile
+    steps, newest = db.execute("SELECT count(*), ifnull(max(id), 0) FROM step").fetchall()[0]
     if steps != newest or ends not in ([], [(steps,)]):
         raise ValueError("steps are missing")
+
+
+def is_ended(db: sqlite3.Connection) -> bool:
+    """Tell whether the writer has closed the file, so that nothing in it will change."""
+    return bool(db.execute("SELECT steps FROM ending").fetchall())
 
 
 @contextmanager

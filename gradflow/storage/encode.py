@@ -14,9 +14,9 @@ from gradflow.errors import InvalidArgumentError, ShapeError
 from gradflow.metrics import Gram
 from gradflow.record import ParamStep
 from gradflow.recording import Step
-from gradflow.storage.rows import COMPLETE, DTYPES, SKIPPED, TABLES, Phrase
+from gradflow.storage.rows import COMPLETE, DTYPES, SKIPPED, TABLES, Phrase, StepRow
 
-__all__ = ["Batch", "Ends", "encode"]
+__all__ = ["Batch", "Ends", "encode", "encode_again"]
 
 
 class Ends(NamedTuple):
@@ -65,6 +65,9 @@ class _Pen:
             self.write("phrase", json.dumps(value, separators=(",", ":")))
         return number
 
+    def batch(self) -> Batch:
+        return Batch(self.rows, self.fresh, Ends(*(self.next(table) - 1 for table in Ends._fields)))
+
 
 def encode(step: Step, ends: Ends, known: Mapping[Phrase, int]) -> Batch:
     """Give the rows that ``step`` adds to tables that end at ``ends``.
@@ -77,6 +80,18 @@ def encode(step: Step, ends: Ends, known: Mapping[Phrase, int]) -> Batch:
     first = pen.next("param")
     for p in step:
         _write_param(pen, p)
+    _write_step(pen, step, first, sum(len(row[-1]) for row in pen.rows["array"]))
+    return pen.batch()
+
+
+def encode_again(step: Step, newest: StepRow, ends: Ends, known: Mapping[Phrase, int]) -> Batch:
+    """Give the row that takes the place of the ``newest`` one; its parameters stay as they were written."""
+    pen = _Pen(ends._replace(step=newest.id - 1), known)
+    _write_step(pen, step, newest.first, newest.kept_bytes)
+    return pen.batch()
+
+
+def _write_step(pen: _Pen, step: Step, first: int, kept_bytes: int) -> None:
     pen.write(
         "step",
         int(step.index),
@@ -87,10 +102,8 @@ def encode(step: Step, ends: Ends, known: Mapping[Phrase, int]) -> Batch:
         _reals(step.scalars.values()),
         COMPLETE * bool(step.complete) | SKIPPED * bool(step.skipped),
         json.dumps([(f.severity, f.code, f.text, f.do, f.where) for f in step.reports]),
-        sum(len(row[-1]) for row in pen.rows["array"]),
+        kept_bytes,
     )
-    after = Ends(*(pen.next(table) - 1 for table in Ends._fields))
-    return Batch(pen.rows, pen.fresh, after)
 
 
 def _write_param(pen: _Pen, p: ParamStep) -> None:

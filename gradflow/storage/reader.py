@@ -60,7 +60,7 @@ class StoredSteps(Sequence[Step]):
         self._lock = threading.RLock()
         self._cache: OrderedDict[int, tuple[Step, int]] = OrderedDict()
         self._phrases: dict[int, Phrase] = {}
-        self._db = database.open_readonly(self.path)
+        self._db, self._ended = database.open_readonly(self.path), False
 
     def __len__(self) -> int:
         with database.reading(self.path, "the list of steps"):
@@ -78,10 +78,19 @@ class StoredSteps(Sequence[Step]):
             position += len(self)
         with self._lock:
             if position not in self._cache:
-                self._cache[position] = self._step(position)
+                step, size = self._step(position)
+                if not self._is_final(position):
+                    return step
+                self._cache[position] = step, size
                 self._forget()
             self._cache.move_to_end(position)
             return self._cache[position][0]
+
+    def _is_final(self, position: int) -> bool:
+        """The newest step of a file that is being written may be amended yet."""
+        with database.reading(self.path, "its end"):
+            self._ended = self._ended or database.is_ended(self._db)
+            return self._ended or position < len(self) - 1
 
     def _forget(self) -> None:
         """Drop the steps used longest ago, till the rest is small; the newest always stays."""

@@ -9,11 +9,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from gradflow.errors import ClosedRecorderError, GradflowError
+from gradflow.errors import ClosedRecorderError, GradflowError, InvalidArgumentError
 from gradflow.recording import Recording, Step
 from gradflow.storage import database
-from gradflow.storage.encode import Ends, encode
-from gradflow.storage.rows import Phrase
+from gradflow.storage.encode import Batch, Ends, encode, encode_again
+from gradflow.storage.rows import Phrase, StepRow
 
 __all__ = ["Writer", "save"]
 
@@ -64,6 +64,7 @@ class Writer:
         database.refuse_unless_free(self.path)
         self._lock = threading.Lock()
         self._ends, self._phrases = Ends(), dict[Phrase, int]()
+        self._newest: StepRow | None = None
         self._checkpointed = time.monotonic()
         with database.writing(self.path):
             database.remove_logs(self.path)
@@ -79,25 +80,45 @@ class Writer:
             ShapeError, InvalidArgumentError: the step is malformed; nothing of it was written.
         """
         with self._lock:
-            if self._db is None:
-                raise ClosedRecorderError(
-                    f"the file {self.path.name!r} was closed",
-                    where=f"Writer({str(self.path)!r}).append",
-                    do="open another Writer, on another file",
+            self._write(encode(step, self._ends, self._phrases))
+
+    def amend(self, step: Step) -> None:
+        """Write the newest step again with other scalars, branches or reports; its parameters stay.
+
+        Raises:
+            InvalidArgumentError: no step was written yet, or it had other parameters.
+            ClosedRecorderError: the writer was closed.
+            RecordingFileError: the file cannot be written.
+        """
+        with self._lock:
+            newest = self._newest
+            if newest is None or self._phrases.get(step.params) != newest.params:
+                raise InvalidArgumentError(
+                    f"step {step.index} is not the newest one, which had other parameters",
+                    where=f"Writer({str(self.path)!r}).amend",
+                    do="append it",
                 )
-            batch = encode(step, self._ends, self._phrases)
-            with database.writing(self.path), database.transaction(self._db):
+            self._write(encode_again(step, newest, self._ends, self._phrases))
+
+    def _write(self, batch: Batch) -> None:
+        if self._db is None:
+            raise ClosedRecorderError(
+                f"the file {self.path.name!r} was closed",
+                where=f"Writer({str(self.path)!r})",
+                do="open another Writer, on another file",
+            )
+        with database.writing(self.path):
+            with database.transaction(self._db):
                 for table, rows in batch.rows.items():
-                    database.insert(self._db, table, rows)
-            self._ends = batch.ends
+                    database.put(self._db, table, rows)
+            self._ends, self._newest = batch.ends, StepRow(*batch.rows["step"][0])
             self._phrases.update(batch.fresh)
             self._checkpoint(self._db)
 
     def _checkpoint(self, db: sqlite3.Connection) -> None:
         """Move what the log holds into the file, now and then: it costs a wait for the disk."""
         if time.monotonic() - self._checkpointed > CHECKPOINT_EVERY_S:
-            with database.writing(self.path):
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             self._checkpointed = time.monotonic()
 
     def close(self) -> None:
@@ -107,6 +128,10 @@ class Writer:
             if db is not None:
                 with database.writing(self.path):
                     database.finish(db, self._ends.step)
+
+    def __len__(self) -> int:
+        """The number of steps written."""
+        return self._ends.step
 
     def __enter__(self) -> Writer:
         return self
