@@ -1,0 +1,193 @@
+"""What is wrong or worth seeing in a step, in words.
+
+A *warning* says that the numbers or the training are in doubt; a *note* tells what the numbers show.
+Thresholds are named constants, so that a reader can see, and a test can vary, what counts as striking.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+from gradflow.record import Finding, ParamStep
+from gradflow.recording import Step
+
+__all__ = [
+    "CANCELLATION",
+    "CONFLICT",
+    "NOISE_FLOOR",
+    "RESIDUAL",
+    "UNCLAIMED",
+    "noise_floor",
+    "of_step",
+]
+
+NOISE_FLOOR = 1e-5
+"""Contributions below this fraction of the step's largest are taken for rounding: their angles mean nothing.
+
+The bias of a convolution before a batch-norm has a gradient of exactly zero but for rounding; in float32
+it was seen at 1e-8 to 5e-6 of the largest contribution."""
+
+CONFLICT = 0.5
+"""A conflict (minus the cosine) from which two branches are said to pull against each other."""
+
+CANCELLATION = 0.5
+"""Cancellation from which a parameter is said to lose most of the branches' effort."""
+
+UNCLAIMED = 1e-3
+"""Fraction of the total's norm from which unclaimed gradient is a warning instead of a note."""
+
+RESIDUAL = 1e-5
+"""Relative residual from which the sum is in doubt; below it, the order of summing explains it."""
+
+
+def of_step(step: Step) -> tuple[Finding, ...]:
+    """Give the findings of one step: what capture reported first, then what the numbers show.
+
+    Example:
+        >>> import numpy as np
+        >>> w = ParamStep(("a",), np.eye(1), 1.0, absent=("b",), fqn="w", names=("w",), shape=(1,))
+        >>> for finding in of_step(Step(0, {"w": w}, ("a", "b"))):
+        ...     print(finding.code, "|", finding.text)
+        branch-absent | Branch 'b' reached none of the parameters: no gradient arrived along it.
+    """
+    told = {(f.code, f.where) for f in step.reports}
+    found = (
+        *_state(step),
+        *_absent(step),
+        *_zero(step),
+        *_unclaimed(step),
+        *_residual(step),
+        *_striking(step),
+    )
+    return (*step.reports, *(f for f in found if (f.code, f.where) not in told))
+
+
+def noise_floor(step: Step) -> float:
+    """Give the norm below which a contribution of this step is taken for rounding, in gradient units."""
+    return NOISE_FLOOR * max((v for p in step for v in p.norms.values() if math.isfinite(v)), default=0.0)
+
+
+def _state(step: Step) -> Iterator[Finding]:
+    if not step.complete:
+        yield Finding(
+            "warning",
+            "incomplete",
+            "Recording this step failed in part; its numbers may lack contributions.",
+            "Read the report that goes with it; training itself was not disturbed.",
+        )
+    if step.skipped:
+        yield Finding(
+            "note",
+            "skipped",
+            "The optimizer did not move: the step was skipped.",
+            "A GradScaler skips steps whose gradients overflow; a few at the start are normal.",
+        )
+
+
+def _absent(step: Step) -> Iterator[Finding]:
+    for branch in step.branches:
+        missed = [p.fqn for p in step if branch in p.absent or branch not in p.contributors]
+        if step.parameters and len(missed) == len(step):
+            yield Finding(
+                "warning",
+                "branch-absent",
+                f"Branch {branch!r} reached none of the parameters: no gradient arrived along it.",
+                "Look for detach(), no_grad(), or an output that the loss does not use. "
+                "Where that is meant (a stop-gradient), all is well.",
+            )
+        elif missed:
+            yield Finding(
+                "note",
+                "branch-absent",
+                f"Branch {branch!r} did not reach {len(missed)} of {len(step)} parameters: {_some(missed)}.",
+                where=missed[0] if len(missed) == 1 else "",
+            )
+
+
+def _zero(step: Step) -> Iterator[Finding]:
+    dead = []
+    for branch in step.branches:
+        norms = [p.norms[branch] for p in step if branch in p.contributors]
+        if norms and not any(norms):
+            dead.append(branch)
+    if dead:
+        which = f"Branch {dead[0]!r}" if len(dead) == 1 else f"Branches {_some(dead)}"
+        yield Finding(
+            "warning",
+            "branch-zero",
+            f"{which} arrived with exact zeros everywhere.",
+            "A hinge whose margin is met gives zeros (a dead triplet): "
+            "harder examples or a larger margin bring the gradient back.",
+        )
+
+
+def _unclaimed(step: Step) -> Iterator[Finding]:
+    found = [p for p in step if p.norms.get("unclaimed", 0.0) > 0.0]
+    if not found:
+        return
+    part = math.hypot(*(p.norms["unclaimed"] for p in found))
+    whole = math.hypot(*(p.total_norm for p in step))
+    fraction = part / whole if whole else math.inf
+    size = f"{100 * fraction:.3g} % of the total's norm" if whole else "while the total is zero"
+    most = max(found, key=lambda p: p.norms["unclaimed"])
+    yield Finding(
+        "warning" if fraction >= UNCLAIMED else "note",
+        "unclaimed",
+        f"Gradient of no branch arrived at {len(found)} of {len(step)} parameters, {size}; "
+        f"most at {most.fqn}.",
+        "A penalty on the weights in the loss does this, and so does a forward outside any branch: "
+        'name it with gradflow.branch("..."), or claim its output.',
+    )
+
+
+def _residual(step: Step) -> Iterator[Finding]:
+    off = [p for p in step if p.residual != 0.0]  # nan counts too
+    if not off:
+        return
+    worst = max(off, key=lambda p: math.inf if math.isnan(p.residual) else p.residual)
+    doubt = math.isnan(worst.residual) or worst.residual > RESIDUAL
+    yield Finding(
+        "warning" if doubt else "note",
+        "residual",
+        f"At {len(off)} of {len(step)} parameters the arrivals do not add up bitwise to what the weight "
+        f"received; the largest difference is {worst.residual:.2g} of the largest entry, at {worst.fqn}.",
+        "Part of the gradient was not seen. Report it with the model's code." if doubt else "",
+        where=worst.fqn,
+    )
+
+
+def _striking(step: Step) -> Iterator[Finding]:
+    """The strongest conflict and the strongest cancellation, where they are striking at all."""
+    floor = noise_floor(step)
+    audible = [p for p in step if max(p.norms.values(), default=0.0) > floor]
+    conflicts = [(p.conflict(a, b), p, a, b) for p in audible for a, b in _pairs(p, step.branches, floor)]
+    conflicts = [c for c in conflicts if c[0] >= CONFLICT]
+    if conflicts:
+        strength, p, a, b = max(conflicts, key=lambda c: c[0])
+        yield Finding(
+            "note",
+            "conflict",
+            f"{a!r} and {b!r} pull against each other: cosine {-strength:.2f}.",
+            where=p.fqn,
+        )
+    lossy = [p for p in audible if len(p.contributors) > 1 and p.cancellation >= CANCELLATION]
+    if lossy:
+        p = max(lossy, key=lambda p: p.cancellation)
+        yield Finding(
+            "note",
+            "cancellation",
+            f"{p.cancellation:.0%} of what the branches bring cancels in the sum.".replace("%", " %"),
+            where=p.fqn,
+        )
+
+
+def _pairs(p: ParamStep, branches: Sequence[str], floor: float) -> Iterator[tuple[str, str]]:
+    """Pairs of branches whose contributions to ``p`` both stand above the noise."""
+    return combinations([b for b in branches if p.norms.get(b, 0.0) > floor], 2)
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,1 @@
+"""Pictures, tables and pages, made from the numpy records; nothing here knows torch or changes a record."""
