@@ -137,7 +137,9 @@ def _factor_words(panels: Sequence[Panel]) -> list[str]:
     """Which power of ten the numbers in the cells are multiples of."""
     powers = {}
     for panel in filter(numbered, panels):
-        powers["Δ" if panel.sign == "→" else "contributions and Σ"] = power_of_ten(panel.limit)
+        assert panel.cells is not None
+        power = power_of_ten(panel.limit, panel.cells.shape[1])
+        powers["Δ" if panel.sign == "→" else "contributions and Σ"] = power
     return [f"numbers in {which} are multiples of 1e{power}" for which, power in powers.items() if power]
 
 

@@ -5,6 +5,7 @@ return it. All take ``theme="light"`` or ``"dark"``, leave matplotlib's settings
 a description in words, which :func:`describe` gives.
 
     gradflow.plot.equation(step, "conv1.weight")            # anchor + positive + negative = sum -> delta
+    gradflow.plot.flow(step)                                # the ways into each shared weight
     gradflow.plot.contributions(step)                       # how large, everywhere
     gradflow.plot.cosines(step, "conv1")                    # which way
     gradflow.plot.history(flow.recording, scalar="loss")    # over the steps
@@ -14,9 +15,10 @@ a description in words, which :func:`describe` gives.
 from __future__ import annotations
 
 from gradflow.render.equation import equation
+from gradflow.render.flow import flow
 from gradflow.render.measures import contributions, cosines
 from gradflow.render.picture import described as describe
 from gradflow.render.shares import deltas
 from gradflow.render.timeline import history
 
-__all__ = ["contributions", "cosines", "deltas", "describe", "equation", "history"]
+__all__ = ["contributions", "cosines", "deltas", "describe", "equation", "flow", "history"]

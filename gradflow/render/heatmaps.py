@@ -181,8 +181,9 @@ def numbered(panel: Panel) -> bool:
 def _numbers(ax: Axes, cells: NDArray[np.float64], limit: float) -> None:
     """Write each cell's value in it, in a size that fits."""
     rows, columns = cells.shape
-    digits = 3 if columns == 1 else 2 if columns <= 5 else 1
-    texts = [[_cell(value, limit, digits) for value in row] for row in cells]
+    power = power_of_ten(limit, columns)
+    digits = 3 if columns == 1 else 2
+    texts = [[_cell(value / 10.0**power, limit / 10.0**power, digits) for value in row] for row in cells]
     longest = max(len(words) for row in texts for words in row)
     size = min(9.0, _SIDE * 72 / columns * 0.86 / (0.62 * longest), _SIDE * 72 / rows * 0.6)
     colours = matplotlib.colormaps[DIVERGING](Normalize(-limit, limit)(cells))
@@ -193,17 +194,19 @@ def _numbers(ax: Axes, cells: NDArray[np.float64], limit: float) -> None:
             ax.text(c, r, words, ha="center", va="center", fontsize=size, color=ink)
 
 
-def power_of_ten(limit: float) -> int:
-    """Power of ten that the numbers in the cells are multiples of; 0 where they are written plainly."""
+def power_of_ten(limit: float, columns: int) -> int:
+    """Power of ten that the numbers in the cells are multiples of; 0 where they are written plainly.
+
+    Many columns leave room for ``−1.2`` only, so there the largest number gets one digit before the point.
+    """
     power = math.floor(math.log10(limit))
-    return 0 if -2 <= power <= 3 else power
+    return 0 if columns <= 5 and -2 <= power <= 3 else power
 
 
 def _cell(value: float, limit: float, digits: int) -> str:
-    """A value with so many digits that the largest one of the panel shows ``digits`` of them."""
-    if math.isnan(value):
-        return "nan"
-    power = power_of_ten(limit)
-    decimals = max(0, digits - 1 - math.floor(math.log10(limit)) + power)
-    words = f"{value / 10.0**power:.{decimals}f}"
+    """A value with so many decimals that the largest one of the panel shows ``digits`` digits."""
+    if not math.isfinite(value):
+        return f"{value:.0f}".replace("-", "−")
+    decimals = max(0, digits - 1 - math.floor(math.log10(limit)))
+    words = f"{value:.{decimals}f}"
     return words.lstrip("-") if float(words) == 0.0 else words.replace("-", "−")

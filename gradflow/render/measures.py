@@ -15,7 +15,7 @@ from gradflow import findings
 from gradflow.record import Contributions
 from gradflow.recording import Step
 from gradflow.render.picture import legend_below, new_axes, tell
-from gradflow.render.rows import Row, measured, rows
+from gradflow.render.rows import Row, largest, measured, rows
 from gradflow.render.theme import DIVERGING, Theme, applied, number, short, signed, style
 
 __all__ = ["contributions", "cosines"]
@@ -51,8 +51,7 @@ def contributions(
     shown, what = rows(step, most=_MOST_ROWS, by=by)
     every = len(shown)
     if top is not None and top < every:
-        largest = sorted(shown, key=lambda row: -max(row.data.norms.values(), default=0.0))[:top]
-        shown = tuple(row for row in shown if row in largest)
+        shown = largest(shown, top)
     with applied(theme) as look:
         ax = ax if ax is not None else new_axes(7.4, 1.35 + _ROW_IN * len(shown))
         order = _contributors(shown, step.branches)

@@ -5,13 +5,14 @@ Figures, tables and diagrams share this, so that they collapse a deep model in t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gradflow.errors import InvalidArgumentError
 from gradflow.record import Contributions, ParamStep
 from gradflow.recording import Step
 
-__all__ = ["Row", "measured", "rows"]
+__all__ = ["Row", "largest", "measured", "rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,13 @@ def rows(step: Step, *, most: int, by: str = "auto") -> tuple[tuple[Row, ...], s
             what = "modules" if depth == deepest else f"modules to depth {depth}"
             return tuple(_row(step, name, members) for name, members in groups.items()), what
     return tuple(Row(p.fqn, p, (p,)) for p in step), "parameters"
+
+
+def largest(shown: Sequence[Row], top: int) -> tuple[Row, ...]:
+    """Keep the ``top`` rows with the largest contributions, in their order."""
+    by_size = sorted(shown, key=lambda row: -max(row.data.norms.values(), default=0.0))
+    names = {row.name for row in by_size[:top]}
+    return tuple(row for row in shown if row.name in names)
 
 
 def measured(step: Step, where: str) -> tuple[Contributions, str]:

@@ -149,8 +149,8 @@ def step_table(step: Step, *, most: int | None = None) -> Table:
     return Table(tuple(heads), tuple(cells), title, more)
 
 
-def share_words(delta: Delta | None, branches: Sequence[str]) -> str:
-    """Write the three largest shares of a delta in percent, branches by their letters.
+def share_words(delta: Delta | None, branches: Sequence[str], *, most: int = 3) -> str:
+    """Write the largest shares of a delta in percent, branches by their letters.
 
     Example:
         >>> import numpy as np
@@ -166,9 +166,9 @@ def share_words(delta: Delta | None, branches: Sequence[str]) -> str:
         return "–"
     called = letters(branches)
     shares = {n: v for n, v in delta.shares.items() if abs(v) >= 0.005}
-    largest = sorted(shares, key=lambda n: -abs(shares[n]))[:3]
+    largest = sorted(shares, key=lambda n: -abs(shares[n]))[:most]
     said = [f"{called.get(n, n)} {100 * shares[n]:.0f}" for n in shares if n in largest]
-    return ", ".join([*said, *(["…"] if len(shares) > 3 else [])]).replace("-", "−")
+    return ", ".join([*said, *(["…"] if len(shares) > most else [])]).replace("-", "−")
 
 
 def _branches_words(branches: Sequence[str]) -> str:
