@@ -1,0 +1,1 @@
+"""The torch side: who used which parameter, what arrived there, and what the optimizer made of it."""

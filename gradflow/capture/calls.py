@@ -1,0 +1,118 @@
+"""What is remembered of a forward pass: plain data that holds neither tensors nor graph nodes.
+
+A :class:`Call` is one grad-enabled call of a module. A :class:`Mark` is put on each node of the
+autograd graph (in ``node.metadata``, which lives and dies with the node) and tells which call made
+it. A :class:`Window` collects the calls since the last accumulating backward; which branch each of
+them belongs to is worked out in :mod:`gradflow.capture.labels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+__all__ = ["Call", "Mark", "Window"]
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One grad-enabled call of a module.
+
+    Attributes:
+        path: Module path, ``""`` for the watched module itself.
+        index: Which call of that module in its window, from 0.
+        module: ``id`` of the module, so that a shared module counts once.
+        window: The window it belongs to.
+        parent: The call it was made in.
+        context: The ``branch()`` that was open at its start (compared by identity only).
+        branch: The branch that the context or a named module decides; None leaves it to the paths.
+        origins: Marks of the nodes that its inputs derive from.
+        takes_data: False for a call without any tensor among its arguments, as a parametrization's.
+    """
+
+    path: str
+    index: int
+    module: int
+    window: Window
+    parent: Call | None = None
+    context: object = None
+    branch: str | None = None
+    origins: frozenset[Mark] = frozenset()
+    takes_data: bool = True
+
+    def chain(self) -> Iterator[Call]:
+        """Give this call and the calls around it, innermost first."""
+        call: Call | None = self
+        while call is not None:
+            yield call
+            call = call.parent
+
+    @property
+    def label(self) -> str:
+        """Module path and index, as ``"encoder.conv1#2"``."""
+        return f"{self.path}#{self.index}"
+
+
+@dataclass(eq=False, slots=True)
+class Mark:
+    """What is known of one node of the graph.
+
+    Attributes:
+        window: The window it was made in.
+        call: The innermost call it was made in; None for a stretch of forward outside any call.
+        branch: The branch it belongs to by context.
+        origins: Marks of other stretches that it derives from, should its own call not place it.
+        readers: Calls that took it as an input; they decide where nothing else does.
+        reach: Calls of other stretches that read it around their inputs, as a cached weight is read.
+        is_stem_candidate: A view or cast of a parameter, or made by a call that takes no data.
+        is_guarded: A pre-hook stands on the node, ready to split what passes it.
+    """
+
+    window: Window
+    call: Call | None = None
+    branch: str | None = None
+    origins: frozenset[Mark] = frozenset()
+    readers: set[Call] = field(default_factory=set)
+    reach: set[Call] = field(default_factory=set)
+    is_stem_candidate: bool = False
+    is_guarded: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Window:
+    """The grad-enabled calls since the last accumulating backward, in the order they began.
+
+    Attributes:
+        names: Names the user gave to paths found by counting, in the order of the calls; may be empty.
+        home: What to call a path that is the watched module itself: its class name.
+        calls: All calls; a parent stands before its children, an origin before what derives from it.
+        counts: Calls so far of each module, by ``id``.
+        contexts: Names of branches opened around any call, with or without gradients.
+        outside: Stands for the stretches outside any call, where they read what a call made.
+    """
+
+    names: tuple[str, ...] = ()
+    home: str = "model"
+    calls: list[Call] = field(default_factory=list)
+    counts: dict[int, int] = field(default_factory=dict)
+    contexts: dict[str, None] = field(default_factory=dict)
+    outside: Call = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.outside = Call("", 0, 0, self)
+
+    def begin(self, path: str, module: int, parent: Call | None = None) -> Call:
+        """Add a call of a module."""
+        index = self.counts.get(module, 0)
+        self.counts[module] = index + 1
+        call = Call(path, index, module, self, parent)
+        self.calls.append(call)
+        return call
+
+    def cancel(self, call: Call) -> None:
+        """Take out a call that an exception ended, and the calls inside it."""
+        start = len(self.calls) - 1 - self.calls[::-1].index(call)
+        inside = [c for c in self.calls[start:] if call in c.chain()]
+        for one in inside:
+            self.calls.remove(one)
+            self.counts[one.module] -= 1

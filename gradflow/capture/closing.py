@@ -1,0 +1,164 @@
+"""Closing a step: reduce on the device, bring everything to the host at once, write the record.
+
+Here torch stops: what comes out are frozen records of numpy arrays, strings and numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradflow.capture.ledger import Account
+from gradflow.capture.movement import Move
+from gradflow.capture.reading import read
+from gradflow.capture.reduce import Harvest, gram, norm
+from gradflow.record import RESERVED, Delta, ParamStep, Use
+from gradflow.updates.splitter import Split
+
+__all__ = ["Entry", "close"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One parameter whose step is to be closed."""
+
+    names: tuple[str, ...]
+    account: Account
+    move: Move | None
+
+
+def close(entries: Iterable[Entry], branches: Sequence[str]) -> dict[str, ParamStep]:
+    """Turn accounts and moves into records, by FQN, with one transfer per device."""
+    harvest = Harvest()
+    drafts = [_Draft(entry, branches, harvest) for entry in entries]
+    harvest.fetch()
+    return {draft.fqn: draft.record() for draft in drafts}
+
+
+class _Draft:
+    """One parameter's record while its numbers are still on the device."""
+
+    def __init__(self, entry: Entry, branches: Sequence[str], harvest: Harvest) -> None:
+        account, move = entry.account, entry.move
+        reading = move.reading if move is not None else read(account)
+        self.fqn = entry.names[0]
+        self._entry, self._branches = entry, branches
+        self._rows = dict(account.sums)
+        if reading.edited is not None and move is not None:
+            self._rows["edited"] = reading.edited
+        self._order = _in_order(self._rows, branches)
+        size = len(self._order)
+        self._gram = harvest.add(gram([self._rows[n] for n in self._order]), (size, size))
+        self._total_norm = None if reading.total_norm is None else harvest.add(reading.total_norm)
+        self._scale = None if reading.scale is None else harvest.add(reading.scale)
+        self._residuals = [harvest.add(r) for r in account.residuals]
+        self._uses = [None if use.norm is None else harvest.add(use.norm) for use in account.uses]
+        self._delta = None if move is None else _DeltaDraft(account.param, move, branches, harvest)
+
+    def record(self) -> ParamStep:
+        account = self._entry.account
+        matrix = self._gram.array
+        keep = [i for i, name in enumerate(self._order) if name in self._branches or matrix[i, i] != 0.0]
+        order = tuple(self._order[i] for i in keep)
+        norms = dict(zip(self._order, np.sqrt(np.diagonal(matrix)), strict=True))
+        return ParamStep(
+            contributors=order,
+            gram=matrix[np.ix_(keep, keep)],
+            total_norm=0.0 if self._total_norm is None else self._total_norm.number,
+            absent=tuple(b for b in self._branches if b not in order),
+            delta=None if self._delta is None else self._delta.record(account.keep),
+            fqn=self.fqn,
+            names=self._entry.names,
+            shape=tuple(account.param.shape),
+            residual=max((slot.number for slot in self._residuals), default=0.0),
+            scale=1.0 if self._scale is None else self._scale.number,
+            uses=tuple(self._use(i, norms) for i in range(len(account.uses))),
+            tensors={name: _array(self._rows[name]) for name in order} if account.keep else None,
+            total_tensor=self._total_array() if account.keep else None,
+        )
+
+    def _use(self, position: int, norms: dict[str, float]) -> Use:
+        arrival, slot = self._entry.account.uses[position], self._uses[position]
+        size = float(norms[arrival.contributor]) if slot is None else slot.number
+        call = arrival.edge.mark.call
+        label = "" if call is None else call.label
+        return Use(arrival.contributor, label, arrival.edge.node, arrival.edge.slot, size)
+
+    def _total_array(self) -> NDArray:
+        total = self._entry.account.total
+        return np.zeros(tuple(self._entry.account.param.shape)) if total is None else _array(total)
+
+
+class _DeltaDraft:
+    """One parameter's delta while its numbers are still on the device."""
+
+    def __init__(self, param: Tensor, move: Move, branches: Sequence[str], harvest: Harvest) -> None:
+        self._moved = param.detach() - move.theta_before
+        self._notes = [split.note for split in move.splits if split.note]
+        self._rules = [split.rule for split in move.splits if split.rule]
+        self._parts = _add_up(move.splits, self._moved)
+        self._order = _in_order(self._parts, branches)
+        size = len(self._order)
+        self._gram = harvest.add(gram([self._parts[n] for n in self._order]), (size, size))
+        self._norm = harvest.add(norm(self._moved))
+        self._theta = harvest.add(norm(move.theta_before))
+        self._residual = harvest.add(_excess(list(self._parts.values()), self._moved, move.theta_before))
+
+    def record(self, keep: bool) -> Delta:
+        return Delta(
+            contributors=self._order,
+            gram=self._gram.array,
+            norm=self._norm.number,
+            parameter_norm=self._theta.number,
+            residual=self._residual.number,
+            rule=" and ".join(dict.fromkeys(self._rules)),
+            note="; ".join(dict.fromkeys(self._notes)),
+            parts={name: _array(part) for name, part in self._parts.items()} if keep else None,
+            tensor=_array(self._moved) if keep else None,
+        )
+
+
+def _add_up(splits: Sequence[Split], moved: Tensor) -> dict[str, Tensor]:
+    """Add the parts that several optimizers made; a delta that cannot be split is shown whole."""
+    if not splits or any(not split.parts for split in splits):
+        return {"unattributed": moved}
+    parts: dict[str, Tensor] = {}
+    for split in splits:
+        for name, part in split.parts.items():
+            parts[name] = parts[name] + part if name in parts else part
+    return parts
+
+
+def _excess(parts: Sequence[Tensor], moved: Tensor, theta: Tensor) -> Tensor:
+    """Give how far the parts are from the delta beyond the rounding of θ, relative to the largest effort."""
+    if moved.numel() == 0:
+        return moved.new_zeros(1, dtype=torch.float64)
+    whole, effort = torch.zeros_like(moved), torch.zeros_like(moved, dtype=moved.abs().dtype)
+    for part in parts:
+        whole = whole + part
+        effort = effort + part.abs()
+    eps = torch.finfo(moved.dtype).eps
+    beyond = ((whole - moved).abs() - 2 * eps * theta.abs()).clamp_min(0).amax().double()
+    return torch.where(beyond == 0, 0.0, beyond / effort.amax().double()).reshape(1)
+
+
+def _in_order(names: Iterable[str], branches: Sequence[str]) -> tuple[str, ...]:
+    """Branches in the order of their lanes, then the reserved contributors."""
+    known = list(names)
+    order = [*branches, *RESERVED, *known]
+    return tuple(name for name in dict.fromkeys(order) if name in known)
+
+
+def _array(tensor: Tensor) -> NDArray:
+    """Copy a tensor to the host; half precision is widened, for numpy has no bfloat16."""
+    dense = tensor.detach().to_dense() if tensor.is_sparse else tensor.detach()
+    if dense.dtype in (torch.bfloat16, torch.float16):
+        dense = dense.float()
+    array = dense.cpu().numpy().copy()
+    array.setflags(write=False)
+    return array

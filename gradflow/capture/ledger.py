@@ -1,0 +1,246 @@
+"""What arrived at each parameter: kept per backward until the leaf accumulates, then per step.
+
+Three things happen to a parameter in a backward, always in this order. The hooks planted on its uses
+fire, one for each (:meth:`Account.arrive`). The hook on the leaf gets the sum the engine made of them:
+here it is compared, bit for bit, with the raw arrivals summed in arrival order (:meth:`Account.receive`).
+The post-accumulate hook fires when ``.grad`` has changed, which is what makes the arrivals count
+(:meth:`Account.commit`); under ``autograd.grad`` it does not fire, and they are dropped.
+
+Note:
+    A kept gradient is the hook's own tensor, never a view or ``.detach()`` of it: the engine may hand
+    the storage of such a tensor to ``.grad``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gradflow.capture.planting import Edge
+from gradflow.capture.reduce import norm
+
+__all__ = ["Account", "Arrival", "Backward", "fold", "probe", "stamp"]
+
+_PENDING = 8  # backwards that never accumulated (``autograd.grad``) are dropped beyond so many
+_PROBED = 256
+
+
+@dataclass(eq=False, slots=True)
+class Arrival:
+    """A use that brought something: counted towards a contributor, its norm taken only when asked for."""
+
+    edge: Edge
+    contributor: str
+    norm: Tensor | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Backward:
+    """One parameter in one backward call, until it is committed.
+
+    Attributes:
+        arrivals: Uses and what each brought, in arrival order.
+        residual: How far they were from the leaf's total; None while conserved bitwise.
+        remainder: What the leaf received beyond the arrivals; None while conserved bitwise.
+        was_clear: Whether ``.grad`` was None before.
+        stamp: Storage and version of the total the leaf received.
+        total: The total itself, where it may have to be kept.
+    """
+
+    arrivals: list[tuple[Edge, Tensor]] = field(default_factory=list)
+    residual: Tensor | None = None
+    remainder: Tensor | None = None
+    was_clear: bool = False
+    stamp: tuple[int, int] = (0, -1)
+    total: Tensor | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Account:
+    """One parameter in the step that is open.
+
+    Attributes:
+        param: The parameter.
+        keep: Whether full tensors are kept, so that the total needs a copy of its own.
+        pending: Backward calls under way, by id of their graph task.
+        sums: Contribution of each contributor so far, in the order they first arrived.
+        owned: Contributors whose sum is a tensor of ours, which may be added to in place.
+        uses: Every use that brought something.
+        residuals: Residuals of the backwards that were not conserved bitwise.
+        total: What the leaf received so far; None while ``.grad`` itself is just that.
+        probe: A few elements of that ``.grad``, which tell by what factor it is scaled later.
+        grad_stamp: Storage and version of ``.grad`` after the last backward.
+    """
+
+    param: Tensor
+    keep: bool = False
+    pending: dict[int, Backward] = field(default_factory=dict)
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    owned: set[str] = field(default_factory=set)
+    uses: list[Arrival] = field(default_factory=list)
+    residuals: list[Tensor] = field(default_factory=list)
+    total: Tensor | None = None
+    probe: Tensor | None = None
+    grad_stamp: tuple[int, int] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was committed in this step."""
+        return self.grad_stamp is None
+
+    @property
+    def is_cleared(self) -> bool:
+        """Whether ``.grad`` was cleared since the last backward, so that no step will read it."""
+        if self.is_empty:
+            return False
+        grad = self.param.grad
+        return grad is None or (stamp(grad) != self.grad_stamp and _is_zero(grad))
+
+    def arrive(self, task: int, edge: Edge, gradient: Tensor) -> None:
+        """Take in what one use brings."""
+        if gradient.requires_grad:  # under create_graph it would hold the whole double graph
+            gradient = gradient.detach().clone()
+        backward = self.pending.get(task)
+        if backward is None:
+            backward = self.pending[task] = Backward()
+            while len(self.pending) > _PENDING:
+                del self.pending[next(iter(self.pending))]
+        backward.arrivals.append((edge, gradient))
+
+    def receive(self, task: int, total: Tensor) -> None:
+        """Compare the arrivals with the sum that the leaf receives."""
+        backward = self.pending.get(task)
+        if backward is None:
+            backward = self.pending[task] = Backward()
+        self._notice_clearing()
+        backward.was_clear = self.param.grad is None
+        backward.stamp = stamp(total)
+        folded = fold([gradient for _, gradient in backward.arrivals])
+        if folded is None or not _same(folded, total):
+            backward.residual, backward.remainder = _difference(folded, total)
+            folded = total.detach().clone() if total.requires_grad else total
+        backward.total = folded
+
+    def commit(self, task: int, label: Callable[[Edge], str]) -> None:
+        """Count the arrivals of a backward: ``.grad`` has taken them in."""
+        backward = self.pending.pop(task, None)
+        if backward is None or backward.total is None:
+            return
+        for edge, gradient in backward.arrivals:
+            self._add(label(edge), edge, gradient)
+        if backward.residual is not None and backward.remainder is not None:
+            self.residuals.append(backward.residual)
+            self._sum("unclaimed", backward.remainder, is_ours=True)
+        self._total(backward, backward.total)
+        self.grad_stamp = stamp(self.param.grad) if self.param.grad is not None else (0, -1)
+
+    def clear(self) -> None:
+        """Forget the step."""
+        self.sums, self.owned, self.uses, self.residuals = {}, set(), [], []
+        self.total, self.probe, self.grad_stamp = None, None, None
+
+    def _add(self, name: str, edge: Edge, gradient: Tensor) -> None:
+        arrival = Arrival(edge, name)
+        alone = [use for use in self.uses if use.contributor == name]
+        if alone:
+            if len(alone) == 1 and alone[0].norm is None:
+                alone[0].norm = norm(self.sums[name])
+            arrival.norm = norm(gradient)
+        self.uses.append(arrival)
+        self._sum(name, gradient, is_ours=False)
+
+    def _sum(self, name: str, gradient: Tensor, *, is_ours: bool) -> None:
+        before = self.sums.get(name)
+        if before is None:
+            self.sums[name] = gradient
+            if is_ours:
+                self.owned.add(name)
+        elif name in self.owned and not before.is_sparse and before.dtype == gradient.dtype:
+            before.add_(gradient)
+        else:
+            self.sums[name] = before + gradient
+            self.owned.add(name)
+
+    def _total(self, backward: Backward, received: Tensor) -> None:
+        """Keep what the leaf received, unless ``.grad`` holds just that and can be asked later."""
+        grad = self.param.grad
+        is_first = self.is_empty and backward.was_clear and grad is not None and stamp(grad) == backward.stamp
+        is_further = not self.is_empty and self.total is None and not backward.was_clear
+        if grad is not None and (is_first or is_further) and not self.keep:
+            self.probe = probe(grad)
+        elif self.total is None:
+            self.total = received.detach().clone() if self.keep else received
+        else:
+            self.total = self.total + received
+
+    def _notice_clearing(self) -> None:
+        """Drop what was counted before ``.grad`` was cleared: no step will read it."""
+        if self.is_empty:
+            return
+        grad = self.param.grad
+        if self.is_cleared or grad is None:
+            self.clear()
+        elif stamp(grad) != self.grad_stamp and self.total is None:
+            self.total = fold(list(self.sums.values()))
+
+
+def probe(tensor: Tensor) -> Tensor:
+    """Copy a few elements, spread over the tensor."""
+    flat = tensor.coalesce().values().reshape(-1) if tensor.is_sparse else tensor.reshape(-1)
+    return flat[:: max(1, flat.numel() // _PROBED)].detach().clone()
+
+
+def stamp(tensor: Tensor) -> tuple[int, int]:
+    """Identify the contents of a dense tensor without reading them: its storage and its version."""
+    if tensor.is_sparse:
+        return id(tensor), tensor._version
+    return tensor.data_ptr(), tensor._version
+
+
+def fold(gradients: list[Tensor]) -> Tensor | None:
+    """Sum in the given order, as the engine does; a single one is given back itself."""
+    if not gradients:
+        return None
+    total = gradients[0]
+    for i, gradient in enumerate(gradients[1:]):
+        if i == 0 or total.is_sparse or total.dtype != gradient.dtype:
+            total = total + gradient
+        else:
+            total += gradient
+    return total
+
+
+def _same(folded: Tensor, total: Tensor) -> bool:
+    """Tell whether two gradients are the same bits; on a device that cannot be asked, say no."""
+    if folded is total or stamp(folded)[0] == stamp(total)[0]:
+        return True
+    if total.device.type != "cpu" or total.is_sparse or folded.is_sparse:
+        return False
+    if torch.equal(folded, total):
+        return True
+    nans = folded.isnan(), total.isnan()
+    return torch.equal(*nans) and torch.equal(folded[~nans[0]], total[~nans[1]])
+
+
+def _difference(folded: Tensor | None, total: Tensor) -> tuple[Tensor, Tensor]:
+    """Give (max |folded − total| / max |total|, total − folded)."""
+    total = total.detach()
+    remainder = total.clone() if folded is None else total - folded
+    magnitudes = [_dense_values(t).abs().amax().double() for t in (remainder, total)]
+    residual = torch.where(magnitudes[0] == 0, 0.0, magnitudes[0] / magnitudes[1])
+    return residual.reshape(1), remainder
+
+
+def _dense_values(tensor: Tensor) -> Tensor:
+    values = tensor.coalesce().values() if tensor.is_sparse else tensor
+    return values if values.numel() else values.new_zeros(1)
+
+
+def _is_zero(grad: Tensor) -> bool:
+    """Tell whether a gradient was zeroed in place; asks only the host's own memory."""
+    if grad.device.type != "cpu":
+        return False
+    return not bool(_dense_values(grad).any())

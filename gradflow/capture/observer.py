@@ -1,0 +1,309 @@
+"""Hooks on the model and its parameters, and the books they write into.
+
+An :class:`Observer` puts hooks on when armed and takes all of them off when disarmed. Nothing of it
+may stop a training run: a failure of ours is caught, told once, and leaves the step incomplete.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from gradflow.capture.calls import Window
+from gradflow.capture.labels import Labeller
+from gradflow.capture.ledger import Account
+from gradflow.capture.planting import Edge, Planter
+from gradflow.capture.targets import Targets
+from gradflow.record import RESERVED, Finding
+
+__all__ = ["Observer"]
+
+_numbers = itertools.count()
+
+
+class Observer:
+    """Watches forward and backward passes and keeps an account for every parameter.
+
+    Args:
+        targets: The watched parameters.
+        names: Names of the paths found by counting.
+        named: Names of modules that are branches, by ``id``.
+        keeps: Tells whether the tensors of a parameter of these names are kept.
+    """
+
+    def __init__(
+        self,
+        targets: Targets,
+        names: tuple[str, ...],
+        named: dict[int, str],
+        keeps: Callable[[tuple[str, ...]], bool],
+    ) -> None:
+        self.targets = targets
+        self.accounts: dict[int, Account] = {}
+        self.labeller = Labeller()
+        self.reports: list[Finding] = []
+        self.is_complete = True
+        self.planter = Planter(f"gradflow:{next(_numbers)}", self, named)
+        self._names = names
+        self._keeps = keeps
+        self._windows: list[Window] = []
+        self._window_is_over = True
+        self._handles: list[RemovableHandle] = []
+        self._leaf_handles: dict[int, list[RemovableHandle]] = {}
+        self._strangers: set[int] = set()
+        self._lock = threading.RLock()
+        self._warned: set[str] = set()
+        self._task = -1
+        self.on_backward: Callable[[int], None] = lambda _task: None
+        self.on_drop: Callable[[], None] = lambda: None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing of the open step has happened yet."""
+        return not self.accounts and not self._windows
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether hooks are on the model."""
+        return bool(self._handles)
+
+    def arm(self) -> None:
+        """Put hooks on every module and every watched parameter."""
+        if self.is_armed:
+            return
+        self.targets.look()
+        for path, module in self.targets.modules():
+            before, after = _Enter(self, path), _Leave(self)
+            self._handles += [
+                module.register_forward_pre_hook(before, with_kwargs=True),
+                module.register_forward_hook(after, always_call=True),
+            ]
+        self._hook_leaves()
+
+    def disarm(self) -> None:
+        """Take every hook off again; what nodes of living graphs still call does nothing any more."""
+        for handle in itertools.chain(self._handles, *self._leaf_handles.values()):
+            handle.remove()
+        self._handles, self._leaf_handles = [], {}
+        self._window_is_over = True
+
+    def begin_step(self) -> None:
+        """Forget the step before; what is under way in a backward stays."""
+        self.accounts = {
+            key: a for key, a in self.accounts.items() if a.pending and key in self.targets.params
+        }
+        for account in self.accounts.values():
+            account.clear()
+        self.labeller.forget()
+        self._strangers.clear()
+        self.reports, self.is_complete = [], True
+        self._windows = [] if self._window_is_over else self._windows[-1:]
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Branches of the open step, in the order of their lanes, also those that no gradient reached."""
+        labels = [self.labeller.labels(window) for window in self._windows]
+        given = () if any(one.misfit for one in labels) else self._names
+        used = [account.sums for account in self.accounts.values()]
+        names = itertools.chain(given, *(one.branches for one in labels), *used)
+        return tuple(name for name in dict.fromkeys(names) if name not in RESERVED)
+
+    @property
+    def misfit(self) -> str:
+        """What to tell the user when the given names fit no set of paths; else empty."""
+        told = (self.labeller.labels(window).misfit for window in self._windows)
+        return next(filter(None, told), "")
+
+    def knows(self, leaf: Tensor) -> bool:
+        """Tell whether a leaf is watched; new parameters of the model are taken in when first used."""
+        if id(leaf) in self.targets.params:
+            return True
+        if id(leaf) in self._strangers:
+            return False
+        self.targets.look()
+        self._hook_leaves()
+        if id(leaf) in self.targets.params:
+            return True
+        self._strangers.add(id(leaf))
+        return False
+
+    def window(self) -> Window:
+        """Give the window of calls that begins after each accumulating backward."""
+        with self._lock:
+            if self._window_is_over:
+                self._windows.append(Window(self._names, self.targets.title))
+                self._window_is_over = False
+            return self._windows[-1]
+
+    def hook(self, edges: list[Edge]) -> Callable[..., None]:
+        """Give the hook for a node with these uses."""
+
+        def arrived(inputs: tuple[Tensor | None, ...], _outputs: tuple[Tensor | None, ...]) -> None:
+            if self.is_armed:
+                self.guarded(self._arrive, edges, inputs)
+
+        return arrived
+
+    def fail(self, error: Exception) -> None:
+        """Take note of a failure of ours: the training goes on, the step is incomplete."""
+        self.is_complete = False
+        text = f"gradflow failed inside a hook: {type(error).__name__}: {error}"
+        self.reports.append(Finding("warning", "incomplete", text, "Please report it; training is unharmed."))
+        self.warn_once(f"{text}. Training goes on; this step is incomplete.", about="failure")
+
+    def warn_once(self, text: str, *, about: str) -> None:
+        """Warn the user, once for each thing to warn about."""
+        if about in self._warned:
+            return
+        self._warned.add(about)
+        try:
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+        except Warning:  # the user turned warnings into errors: none of ours may stop the training
+            return
+
+    def received(self, key: int, total: Tensor) -> None:
+        """The hook on a leaf: the engine has summed everything that arrives in this backward."""
+        self.guarded(self._receive, key, total)
+
+    def accumulated(self, key: int) -> None:
+        """The post-accumulate hook: ``.grad`` has taken it in."""
+        self.guarded(self._commit, key)
+
+    def account(self, key: int) -> Account | None:
+        """Give the account of a watched parameter in the open step; None for any other."""
+        account = self.accounts.get(key)
+        if account is None and key in self.targets.params:
+            keep = self._keeps(self.targets.names[key])
+            account = self.accounts[key] = Account(self.targets.params[key], keep)
+        return account
+
+    def settle(self, param: Tensor) -> None:
+        """Commit what is under way for a parameter whose optimizer steps inside the backward."""
+        account = self.accounts.get(id(param))
+        if account is not None and torch._C._current_graph_task_id() in account.pending:
+            self.accumulated(id(param))
+
+    def guarded(self, act: Callable[..., None], *args: Any) -> None:  # the arguments of any act
+        """Do something of ours inside the user's training, which it must not stop."""
+        try:
+            with self._lock, torch.no_grad():
+                act(*args)
+        except Exception as error:
+            self.fail(error)
+
+    def _arrive(self, edges: list[Edge], inputs: tuple[Tensor | None, ...]) -> None:
+        task = self._in_backward()
+        for edge in edges:
+            gradient, account = inputs[edge.slot], self.account(edge.param)
+            if gradient is not None and account is not None:
+                account.arrive(task, edge, gradient)
+
+    def _receive(self, key: int, total: Tensor) -> None:
+        task, account = self._in_backward(), self.account(key)
+        if account is None:
+            return
+        if account.is_cleared:
+            self.on_drop()
+            account = self.account(key) or account
+        account.receive(task, total)
+
+    def _commit(self, key: int) -> None:
+        account = self.account(key)
+        if account is not None:
+            account.commit(torch._C._current_graph_task_id(), self._label)
+            self._window_is_over = True
+
+    def _in_backward(self) -> int:
+        task = torch._C._current_graph_task_id()
+        if task != self._task:
+            self._task = task
+            self.on_backward(task)
+        return task
+
+    def _label(self, edge: Edge) -> str:
+        return self.labeller.of_mark(edge.mark)
+
+    def _hook_leaves(self) -> None:
+        for key, param in self.targets.params.items():
+            if key not in self._leaf_handles:
+                self._leaf_handles[key] = [
+                    param.register_hook(LeafHook(self, key)),
+                    param.register_post_accumulate_grad_hook(_Accumulated(self, key)),
+                ]
+
+
+def _nothing(*_: object) -> None:
+    """What a hook of ours becomes in a copy or a pickle of the model: a copy is not watched."""
+
+
+def _no_hook() -> Callable[..., None]:
+    return _nothing
+
+
+class _Hook:
+    """A hook that does not follow its model into copies and pickles."""
+
+    __slots__ = ("_observer",)
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def __deepcopy__(self, memo: object) -> Callable[..., None]:
+        return _nothing
+
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
+        return _no_hook, ()
+
+
+class _Enter(_Hook):
+    __slots__ = ("_path",)
+
+    def __init__(self, observer: Observer, path: str) -> None:
+        super().__init__(observer)
+        self._path = path
+
+    def __call__(self, module: nn.Module, args: object, kwargs: object) -> None:
+        if not torch.compiler.is_compiling():
+            self._observer.planter.enter(self._path, module, (args, kwargs))
+
+
+class _Leave(_Hook):
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, _args: object, output: object) -> None:
+        if not torch.compiler.is_compiling():
+            self._observer.planter.leave(module, output)
+
+
+class LeafHook:
+    """The hook on a parameter; holds its observer weakly, for the parameter may outlive it."""
+
+    def __init__(self, observer: Observer, key: int) -> None:
+        self._observer = weakref.ref(observer)
+        self._key = key
+
+    @property
+    def planter(self) -> Planter | None:
+        """The planter of the recorder that watches this parameter."""
+        observer = self._observer()
+        return None if observer is None else observer.planter
+
+    def __call__(self, total: Tensor) -> None:
+        observer = self._observer()
+        if observer is not None:
+            observer.received(self._key, total)
+
+
+class _Accumulated(LeafHook):
+    def __call__(self, param: Tensor) -> None:
+        observer = self._observer()
+        if observer is not None:
+            observer.accumulated(self._key)

@@ -1,0 +1,292 @@
+"""Planting hooks while the forward pass runs: on every node that reads a watched parameter.
+
+A hook on a parameter sees only the sum of its gradients; the engine adds them up before. So each
+node with an edge into a parameter's AccumulateGrad gets a hook of its own: ``grad_inputs[k]`` there
+*is* the contribution of that use. The nodes are found by walking back from the outputs of each
+module call to its inputs, at forward time: a walk from the loss would miss what checkpointing or
+gradient caching build later.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from gradflow.capture import branches
+from gradflow.capture.calls import Call, Mark, Window
+from gradflow.capture.walk import (
+    fresh_nodes,
+    is_leaf_node,
+    is_view_or_cast,
+    leaf_of,
+    mark_of,
+    put_mark,
+    tensors_in,
+    upstream,
+)
+
+__all__ = ["Edge", "Planter", "Sink", "planters_behind"]
+
+
+class Edge:
+    """A use that a hook was planted for: an edge from a marked node into a watched parameter."""
+
+    __slots__ = ("mark", "node", "param", "slot")
+
+    def __init__(self, mark: Mark, node: str, slot: int, param: int) -> None:
+        self.mark, self.node, self.slot, self.param = mark, node, slot, param
+
+
+class Sink(Protocol):
+    """What planted hooks report to."""
+
+    def knows(self, leaf: Tensor) -> bool:
+        """Tell whether a leaf is watched."""
+
+    def window(self) -> Window:
+        """Give the window that a call beginning now belongs to."""
+
+    def hook(self, edges: list[Edge]) -> Callable[..., None]:
+        """Give the hook for a node with these uses."""
+
+    def fail(self, error: Exception) -> None:
+        """Take note of a failure of ours; the user's training goes on."""
+
+
+class _Frame:
+    """A running call of a module, kept while it runs."""
+
+    __slots__ = ("call", "inputs", "module")
+
+    def __init__(self, module: int, call: Call | None, inputs: list[Node]) -> None:
+        self.module, self.call, self.inputs = module, call, inputs
+
+
+class Planter:
+    """Follows the calls of the watched modules and plants hooks on what they build.
+
+    Args:
+        key: Key of this recorder's marks in ``node.metadata``.
+        sink: What the planted hooks report to.
+        named: Names of modules that are branches, by ``id`` of the module.
+    """
+
+    def __init__(self, key: str, sink: Sink, named: dict[int, str]) -> None:
+        self.key = key
+        self._sink = sink
+        self._named = named
+        self._local = threading.local()
+
+    def enter(self, path: str, module: nn.Module, data: object) -> None:
+        """Take note that a module call begins; runs as its forward pre-hook."""
+        frames = self._frames()
+        if not torch.is_grad_enabled():
+            context = branches.current()
+            if context is not None:
+                self._sink.window().contexts[context.name] = None
+            frames.append(_Frame(id(module), None, []))
+            return
+        frame = _Frame(id(module), None, [])
+        frames.append(frame)
+        try:
+            frame.call, frame.inputs = self._begin(path, module, data)
+        except Exception as error:
+            self._sink.fail(error)
+
+    def leave(self, module: nn.Module, output: object) -> None:
+        """Plant hooks on what the call built; runs as its forward hook, also after an exception."""
+        frames = self._frames()
+        while frames:
+            frame = frames.pop()
+            if frame.module == id(module):
+                break
+        else:
+            return
+        if frame.call is None:
+            return
+        try:
+            if output is None and sys.exc_info()[0] is not None:
+                frame.call.window.cancel(frame.call)
+            roots = [t.grad_fn for t in tensors_in(output) if t.grad_fn is not None]
+            self._mark_fresh(roots, frame.call.window, frame.call, set(frame.inputs))
+        except Exception as error:
+            self._sink.fail(error)
+
+    def claim(self, tensor: Tensor, name: str) -> None:
+        """Give the unmarked stretch behind ``tensor`` to a branch."""
+        if tensor.grad_fn is None:
+            return
+        window = self._sink.window()
+        window.contexts[name] = None
+        call = Call("", 0, 0, window, branch=name)
+        fresh = fresh_nodes([tensor.grad_fn], self.key)
+        for node in fresh:
+            self._mark(node, Mark(window, call, name), None)
+        self._read([child for node in fresh for child in upstream(node)], call)
+
+    def _frames(self) -> list[_Frame]:
+        frames: list[_Frame] | None = getattr(self._local, "frames", None)
+        if frames is None:
+            frames = self._local.frames = []
+        return frames
+
+    def _begin(self, path: str, module: nn.Module, data: object) -> tuple[Call, list[Node]]:
+        parent = next((f.call for f in reversed(self._frames()) if f.call is not None), None)
+        if torch._C._current_graph_task_id() != -1:
+            call = self._recomputed(path, module, parent)
+        else:
+            window = parent.window if parent is not None else self._sink.window()
+            call = window.begin(path, id(module), parent)
+            self._place(call, module)
+        tensors = list(tensors_in(data))
+        call.takes_data = bool(tensors)
+        inputs = [t.grad_fn for t in tensors if t.grad_fn is not None]
+        self._mark_fresh(inputs, call.window, parent, None)
+        call.origins |= self._origins(inputs, call)
+        self._read(inputs, call)
+        return call, inputs
+
+    def _place(self, call: Call, module: nn.Module) -> None:
+        """Decide the branch of a call by the contexts around it; the innermost wins."""
+        context, parent = branches.current(), call.parent
+        call.context = context
+        if context is not None:
+            call.window.contexts[context.name] = None
+        if id(module) in self._named:
+            call.branch = self._named[id(module)]
+        elif context is not None and (parent is None or parent.context is not context):
+            call.branch = context.name
+        elif parent is not None:
+            call.branch = parent.branch
+
+    def _recomputed(self, path: str, module: nn.Module, parent: Call | None) -> Call:
+        """A call inside a backward: checkpointing runs forwards there again, and they inherit its label."""
+        if parent is not None:
+            return Call(path, parent.index, id(module), parent.window, parent, branch=parent.branch)
+        node = torch._C._current_autograd_node()
+        mark = None if node is None else mark_of(node, self.key)
+        if mark is None:
+            return Call(path, 0, id(module), self._sink.window())
+        index = mark.call.index if mark.call is not None else 0
+        return Call(
+            path, index, id(module), mark.window, branch=mark.branch, origins=frozenset([mark]) | mark.origins
+        )
+
+    def _mark_fresh(
+        self, roots: list[Node], window: Window, call: Call | None, inputs: set[Node] | None
+    ) -> None:
+        """Mark what is new behind ``roots`` as made in ``call``, which read ``inputs`` (None: anything)."""
+        for node in fresh_nodes(roots, self.key):
+            mark = Mark(window, call, call.branch if call is not None else None)
+            mark.origins = self._origins(upstream(node), call)
+            self._mark(node, mark, inputs)
+
+    def _origins(self, nodes: Iterator[Node] | list[Node], call: Call | None) -> frozenset[Mark]:
+        """Marks that nodes derive from, looking through the stretch they are made in."""
+        running = set(call.chain()) if call is not None else set()
+        found: list[frozenset[Mark]] = []
+        for node in nodes:
+            mark = mark_of(node, self.key)
+            if mark is None:
+                continue
+            is_same_stretch = mark.call is None or mark.call in running
+            found.append(mark.origins if is_same_stretch else frozenset([mark]))
+        if len(found) == 1:
+            return found[0]
+        return frozenset().union(*found)
+
+    def _mark(self, node: Node, mark: Mark, inputs: set[Node] | None) -> None:
+        put_mark(node, self.key, mark)
+        mark.is_stem_candidate = self._could_be_stem(node, mark)
+        edges: list[Edge] = []
+        for slot, (child, _) in enumerate(node.next_functions):
+            if child is None:
+                continue
+            if is_leaf_node(child):
+                if self._sink.knows(leaf_of(child)):
+                    edges.append(Edge(mark, node.name(), slot, id(leaf_of(child))))
+            else:
+                self._cross(child, mark, inputs)
+        if edges:
+            node.register_hook(self._sink.hook(edges))
+
+    def _could_be_stem(self, node: Node, mark: Mark) -> bool:
+        """Tell whether a node makes a weight out of weights, which several branches may then read."""
+        if mark.call is not None and not mark.call.takes_data:
+            return True
+        if not is_view_or_cast(node):
+            return False
+        child = node.next_functions[0][0]
+        if child is None or is_leaf_node(child):
+            return child is not None
+        behind = mark_of(child, self.key)
+        return behind is not None and behind.is_stem_candidate
+
+    def _cross(self, child: Node, reader: Mark, inputs: set[Node] | None) -> None:
+        """Take note that a node reads another stretch around the inputs of its call: a cached weight."""
+        mark = mark_of(child, self.key)
+        if mark is None or mark.call is reader.call:
+            return
+        if not mark.is_stem_candidate and (inputs is None or child in inputs):
+            return
+        call = reader.call or reader.window.outside
+        if mark.call is not None and call in mark.call.chain():
+            return
+        if mark.branch is None or mark.branch != call.branch:
+            self._spread(child, lambda m: _add(m.reach, call))
+
+    def _read(self, inputs: list[Node], call: Call) -> None:
+        """Tell the stretches without a branch of their own who reads them."""
+        named = call.branch is not None
+        if named and call.parent is not None and call.parent.branch == call.branch:
+            return
+        running = set(call.chain())
+
+        def visit(mark: Mark) -> bool:
+            placed = mark.branch is not None or (
+                not named and mark.call is not None and mark.call not in running
+            )
+            return not placed and _add(mark.readers, call)
+
+        for node in inputs:
+            self._spread(node, visit)
+
+    def _spread(self, start: Node, visit: Callable[[Mark], bool]) -> None:
+        """Visit marks from a node towards the leaves, as far as ``visit`` says it is news."""
+        stack = [start]
+        while stack:
+            node = stack.pop()
+            mark = mark_of(node, self.key)
+            if mark is not None and visit(mark):
+                stack.extend(upstream(node))
+
+
+def _add(calls: set[Call], call: Call) -> bool:
+    """Add a call unless it, or one of the same named branch, is there; tell whether it was news."""
+    if call in calls or (call.branch is not None and any(c.branch == call.branch for c in calls)):
+        return False
+    calls.add(call)
+    return True
+
+
+def planters_behind(tensor: Tensor) -> list[Planter]:
+    """Find the recorders that watch a parameter, or marked a node, behind a tensor."""
+    found: dict[int, Planter] = {}
+    stack = [tensor.grad_fn] if tensor.grad_fn is not None else []
+    seen: set[Node] = set(stack)
+    while stack:
+        node = stack.pop()
+        if is_leaf_node(node):
+            hooks = (leaf_of(node)._backward_hooks or {}).values()
+            found.update((id(p), p) for h in hooks if (p := getattr(h, "planter", None)) is not None)
+            continue
+        fresh = [c for c, _ in node.next_functions if c is not None and c not in seen]
+        seen.update(fresh)
+        stack.extend(fresh)
+    return list(found.values())

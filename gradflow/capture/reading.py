@@ -1,0 +1,120 @@
+"""What the optimizer reads, against what the leaf received: the same, scaled, or edited.
+
+Between backward and step, ``.grad`` may be clipped or unscaled (a factor, which scales every
+contribution alike) or changed in any other way (the contributor ``edited``: what it holds beyond
+what the leaf received).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradflow.capture.ledger import Account, fold, probe, stamp
+from gradflow.capture.reduce import norm
+
+__all__ = ["Reading", "read"]
+
+_ROUNDING = 1e-5  # a rescaled float32 gradient differs from a multiple of the sum by less, seen 3e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One gradient as an optimizer is about to read it.
+
+    Attributes:
+        total_norm: Norm of what the leaf received in this step, on the device; None if nothing.
+        scale: What the optimizer reads as a multiple of it, on the device; None for 1.
+        edited: What ``.grad`` holds beyond it; None if nothing.
+    """
+
+    total_norm: Tensor | None
+    scale: Tensor | None = None
+    edited: Tensor | None = None
+
+    def contributions(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Give each contribution as it is read; they sum to ``.grad``."""
+        scale = self.scale
+        parts = dict(sums) if scale is None else {name: g * scale.to(g.dtype) for name, g in sums.items()}
+        if self.edited is not None:
+            parts["edited"] = self.edited
+        return parts
+
+
+def read(account: Account, peers: Sequence[Tensor] = ()) -> Reading:
+    """Compare ``.grad`` as it is now with what the leaf received in this step.
+
+    Args:
+        account: The parameter's account.
+        peers: Factors found for other parameters of the step. A single number is always a multiple of
+            another one, so that a scalar parameter counts as scaled only if others are by the same factor.
+    """
+    grad = account.param.grad
+    total = _received(account)
+    if total is None:
+        return Reading(None, None, None if grad is None else grad.detach().clone())
+    if grad is None:
+        return Reading(norm(total))
+    if account.total is None and stamp(grad) == account.grad_stamp:
+        return Reading(norm(total))
+    if grad.is_sparse or total.is_sparse:
+        return _read_sparse(grad, total)
+    if grad.device.type == "cpu" and torch.equal(grad, total):
+        return Reading(norm(total))
+    return _read_changed(account, grad.detach(), total, peers)
+
+
+def _received(account: Account) -> Tensor | None:
+    if account.is_empty:
+        return None
+    if account.total is not None:
+        return account.total
+    grad = account.param.grad
+    if grad is not None and stamp(grad) == account.grad_stamp:
+        return grad.detach()
+    return fold(list(account.sums.values()))
+
+
+def _read_changed(account: Account, grad: Tensor, total: Tensor, peers: Sequence[Tensor]) -> Reading:
+    received = account.probe if account.total is None and account.probe is not None else probe(total)
+    scale, is_multiple = _ratio(_real(probe(grad)), _real(received))
+    effort = torch.cat([norm(part) for part in account.sums.values()]).sum()
+    allowed = max(_ROUNDING, 8 * torch.finfo(grad.dtype).eps) * scale.abs() * effort
+    is_scaled = is_multiple & (norm(grad - total * scale.to(total.dtype)) <= allowed)
+    if grad.numel() == 1:
+        others = torch.cat([*peers, torch.ones_like(scale)])
+        is_scaled &= ((others - scale).abs() <= _ROUNDING * scale.abs()).any()
+    if grad.device.type == "cpu":
+        if bool(is_scaled):
+            return Reading(_unscaled_norm(grad, total, scale), scale)
+        return Reading(norm(total), None, grad - total)
+    factor = torch.where(is_scaled, scale, 1.0)
+    edited = torch.where(is_scaled, 0.0, grad - total).to(grad.dtype)
+    return Reading(torch.where(is_scaled, _unscaled_norm(grad, total, scale), norm(total)), factor, edited)
+
+
+def _unscaled_norm(grad: Tensor, total: Tensor, scale: Tensor) -> Tensor:
+    """Give the norm before scaling; from what is left of it, for a sum made again may cancel badly."""
+    return torch.where(scale != 0, norm(grad) / scale.abs(), norm(total))
+
+
+def _ratio(read_now: Tensor, received: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the factor between two samples (``[1]``, float64), and whether one is a multiple of the other."""
+    square = received @ received
+    ratio = torch.where(square > 0, (read_now @ received) / square, 1.0).reshape(1)
+    off = torch.linalg.vector_norm(read_now - ratio * received)
+    return ratio, off <= 10 * _ROUNDING * torch.linalg.vector_norm(read_now)
+
+
+def _real(sample: Tensor) -> Tensor:
+    return (torch.view_as_real(sample) if sample.is_complex() else sample).reshape(-1).double()
+
+
+def _read_sparse(grad: Tensor, total: Tensor) -> Reading:
+    difference = (grad.detach() - total).coalesce()
+    if grad.device.type == "cpu" and not bool(difference.values().any()):
+        return Reading(norm(total))
+    return Reading(norm(total), None, difference)

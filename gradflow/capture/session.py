@@ -1,0 +1,192 @@
+"""When a step begins and ends, and where it goes.
+
+A step reaches from one ``optimizer.step()`` to the next. With one optimizer it ends when that has
+stepped; with several, when all have, or when the next backward begins: what they do without a
+backward in between is one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gradflow.capture.closing import Entry, close
+from gradflow.capture.ledger import Account
+from gradflow.capture.movement import Move, Mover
+from gradflow.capture.observer import Observer
+from gradflow.record import Finding
+from gradflow.recording import Step
+
+__all__ = ["Memory", "Session", "Shelf"]
+
+_USE_BRANCH = 'Name each path where it runs: with gradflow.branch("..."):'
+
+
+class Shelf(Protocol):
+    """Where closed steps are put: a sequence of them, in memory or in a file that grows with the training."""
+
+    def append(self, step: Step) -> None:
+        """Put a step at the end."""
+
+    def amend(self, step: Step) -> None:
+        """Put a step in place of the newest."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int, /) -> Step: ...
+
+
+class Memory(list[Step]):
+    """Closed steps in memory: all, or the last few.
+
+    Args:
+        last: How many are kept; None for all.
+    """
+
+    def __init__(self, last: int | None = None) -> None:
+        super().__init__()
+        self._last = last
+
+    def append(self, step: Step) -> None:
+        """Put a step at the end, and let go of the oldest where only a few are kept."""
+        super().append(step)
+        if self._last is not None and len(self) > self._last:
+            del self[0]
+
+    def amend(self, step: Step) -> None:
+        """Put a step in place of the newest."""
+        self[-1] = step
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+class Session:
+    """The open step of a recorder.
+
+    Args:
+        observer: What watches forward and backward.
+        optimizers: The watched optimizers.
+        shelf: Where closed steps go.
+        every: Watch each so-many-th step.
+    """
+
+    def __init__(self, observer: Observer, optimizers: Sequence[Optimizer], shelf: Shelf, every: int) -> None:
+        self.shelf = shelf
+        self.is_paused = False
+        self._observer = observer
+        self._every = every
+        self._moves: dict[int, Move] = {}
+        self._movers = [Mover(o, self._account, self._moves) for o in optimizers]
+        self._stepped: set[int] = set()
+        self._stepped_in = -1
+        self._index = 0
+        self._scalars: dict[str, float | Tensor] = {}
+        observer.on_backward = self.backward_begins
+        observer.on_drop = self.gradients_dropped
+        self.arm()
+
+    def arm(self) -> None:
+        """Put hooks on for a step that is to be watched, and take them off for one that is not."""
+        if self._index % self._every == 0 and not self.is_paused:
+            self._observer.arm()
+        else:
+            self._observer.disarm()
+
+    def optimizer_begins(self, position: int) -> None:
+        """An optimizer is about to step."""
+        if position in self._stepped and self._stepped_in == -1:
+            self.finish()
+        if self._observer.is_armed:
+            self._observer.guarded(self._movers[position].before)
+
+    def optimizer_ends(self, position: int) -> None:
+        """An optimizer has stepped."""
+        mover = self._movers[position]
+        self._observer.guarded(mover.after if self._observer.is_armed else mover.unwatched)
+        self._stepped.add(position)
+        self._stepped_in = torch._C._current_graph_task_id()
+        if len(self._stepped) == len(self._movers) and self._stepped_in == -1:
+            self.finish()
+
+    def backward_begins(self, task: int) -> None:
+        """The first gradient of a backward arrives; what was stepped before it is over."""
+        if self._stepped and task != self._stepped_in:
+            self.finish()
+
+    def gradients_dropped(self) -> None:
+        """Gradients were cleared without a step; a step that overflowed counts as skipped."""
+        sums = [g for account in self._observer.accounts.values() for g in account.sums.values()]
+        if any(not bool(torch.isfinite(g.coalesce().values() if g.is_sparse else g).all()) for g in sums):
+            self.finish(is_skipped=True)
+
+    def settle(self) -> None:
+        """Close a step whose optimizers have stepped, though not all of them."""
+        if self._stepped:
+            self.finish()
+
+    def log(self, scalars: dict[str, float | Tensor]) -> None:
+        """Keep scalars with the open step, or with the last one if nothing was recorded since."""
+        if self._observer.is_waiting and len(self.shelf) and not self._stepped:
+            last = self.shelf[-1]
+            self.shelf.amend(replace(last, scalars={**last.scalars, **_numbers(scalars)}))
+        else:
+            self._scalars.update(scalars)
+
+    def finish(self, *, is_skipped: bool = False) -> None:
+        """Close the open step and begin the next."""
+        if self._observer.is_armed:
+            self._observer.guarded(self._record, is_skipped)
+        self._observer.begin_step()
+        self._moves.clear()
+        self._scalars = {}
+        self._stepped, self._stepped_in = set(), -1
+        self._index += 1
+        self.arm()
+
+    def _record(self, is_skipped: bool) -> None:
+        observer = self._observer
+        branches = observer.branches
+        order = list(observer.targets.params)
+        accounts = sorted(observer.accounts.items(), key=lambda item: order.index(item[0]))
+        entries = [
+            Entry(observer.targets.names[key], account, self._moves.get(key))
+            for key, account in accounts
+            if key in self._moves or not (account.is_empty or (self._movers and account.is_cleared))
+        ]
+        parameters = close(entries, branches)
+        if observer.misfit:
+            observer.warn_once(f"{observer.misfit}. {_USE_BRANCH}", about="misfit")
+        self.shelf.append(
+            Step(
+                index=self._index,
+                parameters=parameters,
+                branches=branches,
+                scalars=_numbers(self._scalars),
+                complete=observer.is_complete,
+                skipped=is_skipped,
+                reports=tuple(observer.reports) + _misfit(observer.misfit),
+            )
+        )
+
+    def _account(self, param: Tensor) -> Account | None:
+        self._observer.settle(param)
+        return self._observer.account(id(param))
+
+
+def _numbers(scalars: dict[str, float | Tensor]) -> dict[str, float]:
+    return {name: v.item() if isinstance(v, Tensor) else float(v) for name, v in scalars.items()}
+
+
+def _misfit(text: str) -> tuple[Finding, ...]:
+    if not text:
+        return ()
+    return (Finding("warning", "branches-misfit", text, _USE_BRANCH),)

@@ -1,0 +1,107 @@
+"""Walking the autograd graph back from the tensors of a call; always with a stack of our own.
+
+Graphs outgrow the recursion limit: three thousand chained operations are enough.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from gradflow.capture.calls import Mark
+
+__all__ = [
+    "fresh_nodes",
+    "is_leaf_node",
+    "is_view_or_cast",
+    "leaf_of",
+    "mark_of",
+    "put_mark",
+    "tensors_in",
+    "upstream",
+]
+
+_DEPTH = 6  # how deep containers of tensors are looked into
+_VIEWS_AND_CASTS = frozenset({
+    "AliasBackward0", "AsStridedBackward0", "ExpandBackward0", "PermuteBackward0", "ReshapeAliasBackward0",
+    "SelectBackward0", "SliceBackward0", "SplitBackward0", "SplitWithSizesBackward0", "SqueezeBackward1",
+    "TBackward0", "ToCopyBackward0", "TransposeBackward0", "UnbindBackward0", "UnsafeSplitBackward0",
+    "UnsafeViewBackward0", "UnsqueezeBackward0", "ViewBackward0",
+})  # fmt: skip
+
+
+def tensors_in(value: object, depth: int = _DEPTH) -> Iterator[Tensor]:
+    """Give every tensor in nested tuples, lists, dicts and dataclasses."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth == 0 or value is None or isinstance(value, str | bytes | int | float):
+        return
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item, depth - 1)
+    elif isinstance(value, tuple | list | set | frozenset):
+        for item in value:
+            yield from tensors_in(item, depth - 1)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_in(getattr(value, field.name, None), depth - 1)
+
+
+def is_leaf_node(node: Node) -> bool:
+    """Tell whether a node is an AccumulateGrad; its type is not public."""
+    return type(node).__name__ == "AccumulateGrad"
+
+
+def leaf_of(node: Node) -> Tensor:
+    """Give the parameter of an AccumulateGrad."""
+    return cast("Tensor", node.variable)  # type: ignore[attr-defined]  # torch's stubs know only Node
+
+
+def mark_of(node: Node, key: str) -> Mark | None:
+    """Give the mark that a node carries under ``key``."""
+    return cast("dict[str, Mark]", node.metadata).get(key)
+
+
+def put_mark(node: Node, key: str, mark: Mark) -> None:
+    """Put a mark on a node: it lives and dies with the node, whoever holds it."""
+    cast("dict[str, Mark]", node.metadata)[key] = mark
+
+
+def is_view_or_cast(node: Node) -> bool:
+    """Tell whether a node only casts or views its one input, as autocast and ``chunk`` do to a weight."""
+    return type(node).__name__ in _VIEWS_AND_CASTS and len(node.next_functions) == 1
+
+
+def fresh_nodes(roots: list[Node], key: str) -> list[Node]:
+    """Give the nodes behind ``roots`` that carry no mark under ``key``, children before their readers.
+
+    The walk stops at marked nodes and at leaves: what lies behind a mark is marked already.
+    """
+    order: list[Node] = []
+    state: dict[Node, bool] = {}  # False while its children are being walked
+    stack = [node for node in roots if mark_of(node, key) is None and not is_leaf_node(node)]
+    while stack:
+        node = stack[-1]
+        if node in state:
+            stack.pop()
+            if not state[node]:
+                state[node] = True
+                order.append(node)
+            continue
+        state[node] = False
+        for child, _ in node.next_functions:
+            if child is None or child in state or is_leaf_node(child) or mark_of(child, key):
+                continue
+            stack.append(child)
+    return order
+
+
+def upstream(node: Node) -> Iterator[Node]:
+    """Give the children of a node that are not leaves."""
+    for child, _ in node.next_functions:
+        if child is not None and not is_leaf_node(child):
+            yield child

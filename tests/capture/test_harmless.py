@@ -1,0 +1,150 @@
+"""Laws 3 and 4: the training is the same to the last bit, and nothing is left behind."""
+
+import copy
+import gc
+import pickle
+import weakref
+
+import pytest
+import torch
+
+import gradflow
+from tests import laws
+from tests.capture.test_branches import NAMES, encoder, triple, triplet
+from tests.capture.test_steps import loss_of, sgd, train
+
+
+def test_nothing_is_left_after_close():
+    net = encoder()
+    opt = sgd(net)
+    plain = laws.hook_counts(net, [opt])
+    flow = gradflow.watch(net, opt, branches=NAMES)
+    assert laws.hook_counts(net, [opt]) != plain
+    train(net, opt)
+    flow.close()
+    flow.close()
+    assert laws.hook_counts(net, [opt]) == plain
+    recorder = weakref.ref(flow)
+    recording = flow.recording
+    del flow
+    gc.collect()
+    assert recorder() is None
+    assert len(recording) == 3
+
+
+@pytest.mark.parametrize("where", ["forward", "backward", "loop"])
+def test_nothing_is_left_after_an_exception(where):
+    class Failing(torch.nn.Module):
+        def forward(self, x):
+            if where == "forward":
+                raise KeyboardInterrupt
+            return x
+
+    net = torch.nn.Sequential(encoder(), Failing())
+    opt = sgd(net)
+    plain = laws.hook_counts(net, [opt])
+
+    def refuse(_grad):
+        raise KeyboardInterrupt
+
+    def interrupted():
+        with gradflow.watch(net, opt, branches=NAMES):
+            out = net(triple()[0])
+            if where == "backward":
+                out.register_hook(refuse)
+            out.sum().backward()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert laws.hook_counts(net, [opt]) == plain
+    train(net[0], opt, steps=1)
+
+
+def test_exceptions_of_the_user_pass_and_the_recorder_goes_on():
+    net = encoder()
+    opt = sgd(net)
+    with gradflow.watch(net, opt, branches=NAMES) as flow:
+        with pytest.raises(RuntimeError):
+            net(torch.zeros(2, 99))
+        train(net, opt, steps=2)
+    assert [step.branches for step in flow.recording] == [NAMES, NAMES]
+
+
+def test_failure_of_ours_leaves_the_training_as_it_is(monkeypatch):
+    from gradflow.capture.ledger import Account
+
+    def run(watched):
+        torch.manual_seed(0)
+        net = encoder()
+        opt = sgd(net, momentum=0.9)
+        if watched:
+            with gradflow.watch(net, opt, branches=NAMES) as flow:
+                train(net, opt, steps=1)
+                receive = Account.receive
+                monkeypatch.setattr(Account, "receive", lambda *_: 1 / 0)
+                with pytest.warns(RuntimeWarning) as told:
+                    train(net, opt, steps=2)
+                monkeypatch.setattr(Account, "receive", receive)
+                train(net, opt, steps=1)
+            assert len(told) == 1
+            assert [step.complete for step in flow.recording] == [True, False, False, True]
+            assert "ZeroDivisionError" in flow.recording[1].reports[0].text
+        else:
+            for steps in (1, 2, 1):
+                train(net, opt, steps=steps)
+        return laws.state_of(net, [opt], [])
+
+    laws.assert_bitwise_equal(run(True), run(False))
+
+
+def test_failure_of_ours_stays_ours_where_warnings_are_errors(monkeypatch):
+    from gradflow.capture.planting import Planter
+
+    net = encoder()
+    opt = sgd(net)
+    monkeypatch.setattr(Planter, "_begin", lambda *_: 1 / 0)
+    with gradflow.watch(net, opt, branches=NAMES) as flow:
+        train(net, opt, steps=1)
+    assert not flow.recording.last.complete
+
+
+def test_copies_and_pickles_of_a_watched_model_are_not_watched():
+    net = encoder()
+    with gradflow.watch(net, branches=NAMES) as flow:
+        twin = copy.deepcopy(net)
+        stored = pickle.loads(pickle.dumps(net))
+        for other in (twin, stored):
+            triplet(*map(other, triple())).backward()
+        loss_of(net).backward()
+        flow.step()
+    assert len(flow.recording.last["0.weight"].uses) == 3
+
+
+def test_nothing_grows_with_the_steps():
+    net = encoder()
+    opt = sgd(net, momentum=0.9)
+    with gradflow.watch(net, opt, branches=NAMES, last=1):
+        train(net, opt, steps=20)
+        gc.collect()
+        before = len(gc.get_objects())
+        train(net, opt, steps=200)
+        gc.collect()
+        assert len(gc.get_objects()) - before < 50
+
+
+def test_graph_is_freed_without_the_garbage_collector():
+    net = encoder()
+    opt = sgd(net)
+    with gradflow.watch(net, opt, branches=NAMES):
+        gc.disable()
+        try:
+            out = net(triple()[0])
+            alive = weakref.ref(out)
+            loss = out.sum()
+            loss.backward()
+            opt.step()
+            del out, loss
+            assert alive() is None
+        finally:
+            gc.enable()
