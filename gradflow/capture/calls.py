@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gradflow.capture.stems import Stem
 
 __all__ = ["Call", "Mark", "Window"]
 
@@ -65,7 +69,7 @@ class Mark:
         readers: Calls that took it as an input; they decide where nothing else does.
         reach: Calls of other stretches that read it around their inputs, as a cached weight is read.
         is_stem_candidate: A view or cast of a parameter, or made by a call that takes no data.
-        is_guarded: A pre-hook stands on the node, ready to split what passes it.
+        stem: What is kept of the node where branches may meet at it; None where they cannot.
     """
 
     window: Window
@@ -75,7 +79,7 @@ class Mark:
     readers: set[Call] = field(default_factory=set)
     reach: set[Call] = field(default_factory=set)
     is_stem_candidate: bool = False
-    is_guarded: bool = False
+    stem: Stem | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,10 +23,11 @@ from torch import Tensor
 from gradflow.capture.planting import Edge
 from gradflow.capture.reduce import norm
 
-__all__ = ["Account", "Arrival", "Backward", "fold", "probe", "stamp"]
+__all__ = ["Account", "Arrival", "Backward", "Part", "fold", "probe", "stamp"]
 
 _PENDING = 8  # backwards that never accumulated (``autograd.grad``) are dropped beyond so many
 _PROBED = 256
+_ROUNDING = 1e-5  # of the effort: what float32 loses beyond it in a stem is shown as a contributor
 
 
 @dataclass(eq=False, slots=True)
@@ -37,12 +39,27 @@ class Arrival:
     norm: Tensor | None = None
 
 
+class Part(NamedTuple):
+    """What one contributor sent through a stem to a use behind it.
+
+    Attributes:
+        contributor: Who sent it.
+        gradient: What came out at the use.
+        is_reduced: Whether it went in with reduced precision, as under autocast.
+    """
+
+    contributor: str
+    gradient: Tensor
+    is_reduced: bool
+
+
 @dataclass(eq=False, slots=True)
 class Backward:
     """One parameter in one backward call, until it is committed.
 
     Attributes:
         arrivals: Uses and what each brought, in arrival order.
+        parts: What came through stems to a use, by contributor.
         residual: How far they were from the leaf's total; None while conserved bitwise.
         remainder: What the leaf received beyond the arrivals; None while conserved bitwise.
         was_clear: Whether ``.grad`` was None before.
@@ -51,6 +68,7 @@ class Backward:
     """
 
     arrivals: list[tuple[Edge, Tensor]] = field(default_factory=list)
+    parts: dict[Edge, list[Part]] = field(default_factory=dict)
     residual: Tensor | None = None
     remainder: Tensor | None = None
     was_clear: bool = False
@@ -103,18 +121,15 @@ class Account:
         """Take in what one use brings."""
         if gradient.requires_grad:  # under create_graph it would hold the whole double graph
             gradient = gradient.detach().clone()
-        backward = self.pending.get(task)
-        if backward is None:
-            backward = self.pending[task] = Backward()
-            while len(self.pending) > _PENDING:
-                del self.pending[next(iter(self.pending))]
-        backward.arrivals.append((edge, gradient))
+        self._backward(task).arrivals.append((edge, gradient))
+
+    def divide(self, task: int, edge: Edge, part: Part) -> None:
+        """Take in what one contributor sent through a stem to a use, ahead of the sum that will arrive."""
+        self._backward(task).parts.setdefault(edge, []).append(part)
 
     def receive(self, task: int, total: Tensor) -> None:
         """Compare the arrivals with the sum that the leaf receives."""
-        backward = self.pending.get(task)
-        if backward is None:
-            backward = self.pending[task] = Backward()
+        backward = self._backward(task)
         self._notice_clearing()
         backward.was_clear = self.param.grad is None
         backward.stamp = stamp(total)
@@ -130,7 +145,10 @@ class Account:
         if backward is None or backward.total is None:
             return
         for edge, gradient in backward.arrivals:
-            self._add(label(edge), edge, gradient)
+            if edge in backward.parts:
+                self._add_parts(edge, gradient, backward.parts[edge])
+            else:
+                self._add(label(edge), edge, gradient)
         if backward.residual is not None and backward.remainder is not None:
             self.residuals.append(backward.residual)
             self._sum("unclaimed", backward.remainder, is_ours=True)
@@ -141,6 +159,24 @@ class Account:
         """Forget the step."""
         self.sums, self.owned, self.uses, self.residuals = {}, set(), [], []
         self.total, self.probe, self.grad_stamp = None, None, None
+
+    def _backward(self, task: int) -> Backward:
+        backward = self.pending.get(task)
+        if backward is None:
+            backward = self.pending[task] = Backward()
+            while len(self.pending) > _PENDING:
+                del self.pending[next(iter(self.pending))]
+        return backward
+
+    def _add_parts(self, edge: Edge, whole: Tensor, parts: list[Part]) -> None:
+        rest = whole
+        for part in parts:
+            self._add(part.contributor, edge, part.gradient)
+            rest = rest - part.gradient
+        rounding = 0.0 if any(part.is_reduced for part in parts) else _ROUNDING
+        effort = torch.cat([norm(part.gradient) for part in parts]).sum()
+        if rest.device.type != "cpu" or bool(norm(rest) > rounding * effort):
+            self._sum("rounding", rest, is_ours=True)
 
     def _add(self, name: str, edge: Edge, gradient: Tensor) -> None:
         arrival = Arrival(edge, name)

@@ -11,7 +11,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,23 @@ from torch.utils.hooks import RemovableHandle
 
 from gradflow.capture.calls import Window
 from gradflow.capture.labels import Labeller
-from gradflow.capture.ledger import Account
+from gradflow.capture.ledger import Account, Part
 from gradflow.capture.planting import Edge, Planter
+from gradflow.capture.stems import SHARED, UNCLAIMED, Crossing, Stem, send_through
 from gradflow.capture.targets import Targets
 from gradflow.record import RESERVED, Finding
 
 __all__ = ["Observer"]
 
 _numbers = itertools.count()
+
+
+class _Split(NamedTuple):
+    """A pass through a stem that is under way: in which backward, and for whom."""
+
+    task: int
+    contributor: str
+    is_reduced: bool
 
 
 class Observer:
@@ -37,6 +46,7 @@ class Observer:
         names: Names of the paths found by counting.
         named: Names of modules that are branches, by ``id``.
         keeps: Tells whether the tensors of a parameter of these names are kept.
+        splits_trunks: Whether trunks under several branches are split.
     """
 
     def __init__(
@@ -45,13 +55,15 @@ class Observer:
         names: tuple[str, ...],
         named: dict[int, str],
         keeps: Callable[[tuple[str, ...]], bool],
+        *,
+        splits_trunks: bool = False,
     ) -> None:
         self.targets = targets
         self.accounts: dict[int, Account] = {}
         self.labeller = Labeller()
         self.reports: list[Finding] = []
         self.is_complete = True
-        self.planter = Planter(f"gradflow:{next(_numbers)}", self, named)
+        self.planter = Planter(f"gradflow:{next(_numbers)}", self, named, splits_trunks=splits_trunks)
         self._names = names
         self._keeps = keeps
         self._windows: list[Window] = []
@@ -62,6 +74,7 @@ class Observer:
         self._lock = threading.RLock()
         self._warned: set[str] = set()
         self._task = -1
+        self._split: _Split | None = None
         self.on_backward: Callable[[int], None] = lambda _task: None
         self.on_drop: Callable[[], None] = lambda: None
 
@@ -143,14 +156,23 @@ class Observer:
                 self._window_is_over = False
             return self._windows[-1]
 
-    def hook(self, edges: list[Edge]) -> Callable[..., None]:
-        """Give the hook for a node with these uses."""
+    def hook(self, edges: list[Edge], crossings: list[Crossing]) -> Callable[..., None]:
+        """Give the hook for a node with these uses, which reads these stems."""
 
         def arrived(inputs: tuple[Tensor | None, ...], _outputs: tuple[Tensor | None, ...]) -> None:
             if self.is_armed:
-                self.guarded(self._arrive, edges, inputs)
+                self.guarded(self._arrive, edges, crossings, inputs)
 
         return arrived
+
+    def guard(self, stem: Stem) -> Callable[..., None]:
+        """Give the pre-hook for a node that branches meet at."""
+
+        def about_to_run(arriving: tuple[Tensor | None, ...]) -> None:
+            if self.is_armed and self._split is None:
+                self.guarded(self._divide, stem, arriving)
+
+        return about_to_run
 
     def fail(self, error: Exception) -> None:
         """Take note of a failure of ours: the training goes on, the step is incomplete."""
@@ -199,14 +221,53 @@ class Observer:
         except Exception as error:
             self.fail(error)
 
-    def _arrive(self, edges: list[Edge], inputs: tuple[Tensor | None, ...]) -> None:
-        task = self._in_backward()
+    def _arrive(
+        self, edges: list[Edge], crossings: list[Crossing], inputs: tuple[Tensor | None, ...]
+    ) -> None:
+        split = self._split
+        task = self._in_backward() if split is None else split.task
         for edge in edges:
             gradient, account = inputs[edge.slot], self.account(edge.param)
-            if gradient is not None and account is not None:
+            if gradient is None or account is None:
+                continue
+            if split is None:
                 account.arrive(task, edge, gradient)
+            elif self._label(edge) == SHARED:
+                account.divide(task, edge, Part(split.contributor, gradient, split.is_reduced))
+        if split is None:
+            for crossing in crossings:
+                self._enter(task, crossing, inputs[crossing.slot])
+
+    def _enter(self, task: int, crossing: Crossing, cotangent: Tensor | None) -> None:
+        if cotangent is None or not crossing.stem.leaves:
+            return
+        reader = self.labeller.of_mark(crossing.reader)
+        if reader == SHARED:
+            crossing.stem.has_inner_readers.add(task)
+        else:
+            crossing.stem.enter(task, reader, crossing.output, cotangent)
+
+    def _divide(self, stem: Stem, arriving: tuple[Tensor | None, ...]) -> None:
+        """Send what each branch brings through the stem, just before the user's backward goes through it."""
+        task, node = self._in_backward(), torch._C._current_autograd_node()
+        sent = stem.leave(task, arriving)
+        is_met = self.labeller.of_mark(stem.mark) == SHARED
+        if node is None or not (is_met or UNCLAIMED in sent):
+            return
+        if not is_met:  # one branch by its place, and somebody unknown beside it
+            stem.mark.reach.add(stem.mark.window.outside)
+
+        def begin(contributor: str, is_reduced: bool) -> None:
+            self._split = _Split(task, contributor, is_reduced)
+
+        try:
+            send_through(node, stem, sent, begin)
+        finally:
+            self._split = None
 
     def _receive(self, key: int, total: Tensor) -> None:
+        if self._split is not None:
+            return
         task, account = self._in_backward(), self.account(key)
         if account is None:
             return

@@ -20,11 +20,14 @@ from torch.autograd.graph import Node
 
 from gradflow.capture import branches
 from gradflow.capture.calls import Call, Mark, Window
+from gradflow.capture.stems import Crossing, Stem
 from gradflow.capture.walk import (
     fresh_nodes,
+    is_cast_of_leaf,
     is_leaf_node,
     is_view_or_cast,
     leaf_of,
+    leaves_behind,
     mark_of,
     put_mark,
     tensors_in,
@@ -52,8 +55,11 @@ class Sink(Protocol):
     def window(self) -> Window:
         """Give the window that a call beginning now belongs to."""
 
-    def hook(self, edges: list[Edge]) -> Callable[..., None]:
-        """Give the hook for a node with these uses."""
+    def hook(self, edges: list[Edge], crossings: list[Crossing]) -> Callable[..., None]:
+        """Give the hook for a node with these uses, which reads these stems."""
+
+    def guard(self, stem: Stem) -> Callable[..., None]:
+        """Give the pre-hook for a node that branches meet at."""
 
     def fail(self, error: Exception) -> None:
         """Take note of a failure of ours; the user's training goes on."""
@@ -75,10 +81,12 @@ class Planter:
         key: Key of this recorder's marks in ``node.metadata``.
         sink: What the planted hooks report to.
         named: Names of modules that are branches, by ``id`` of the module.
+        splits_trunks: Whether what branches read from outside any branch is split, and not only weights.
     """
 
-    def __init__(self, key: str, sink: Sink, named: dict[int, str]) -> None:
+    def __init__(self, key: str, sink: Sink, named: dict[int, str], *, splits_trunks: bool = False) -> None:
         self.key = key
+        self._splits_trunks = splits_trunks
         self._sink = sink
         self._named = named
         self._local = threading.local()
@@ -205,7 +213,8 @@ class Planter:
         put_mark(node, self.key, mark)
         mark.is_stem_candidate = self._could_be_stem(node, mark)
         edges: list[Edge] = []
-        for slot, (child, _) in enumerate(node.next_functions):
+        crossings: list[Crossing] = []
+        for slot, (child, output) in enumerate(node.next_functions):
             if child is None:
                 continue
             if is_leaf_node(child):
@@ -213,12 +222,31 @@ class Planter:
                     edges.append(Edge(mark, node.name(), slot, id(leaf_of(child))))
             else:
                 self._cross(child, mark, inputs)
-        if edges:
-            node.register_hook(self._sink.hook(edges))
+                stem = self._stem(child, mark)
+                if stem is not None:
+                    crossings.append(Crossing(mark, slot, stem, output))
+        if edges or crossings:
+            node.register_hook(self._sink.hook(edges, crossings))
+
+    def _stem(self, node: Node, reader: Mark) -> Stem | None:
+        """Give the stem that a node is to one that reads it; guard it once branches may meet there."""
+        mark = mark_of(node, self.key)
+        if mark is None:
+            return None
+        is_trunk = self._splits_trunks and reader.branch is not None and mark.branch is None
+        if not is_trunk and not mark.is_stem_candidate:
+            return None
+        if mark.stem is None:
+            mark.stem = Stem(mark)
+        if not mark.stem.leaves and (is_trunk or mark.reach or is_cast_of_leaf(node)):
+            mark.stem.leaves = [leaf for leaf in leaves_behind(node) if self._sink.knows(leaf)]
+            if mark.stem.leaves:
+                node.register_prehook(self._sink.guard(mark.stem))
+        return mark.stem
 
     def _could_be_stem(self, node: Node, mark: Mark) -> bool:
         """Tell whether a node makes a weight out of weights, which several branches may then read."""
-        if mark.call is not None and not mark.call.takes_data:
+        if mark.call is not None and not all(call.takes_data for call in mark.call.chain()):
             return True
         if not is_view_or_cast(node):
             return False

@@ -108,7 +108,8 @@ class Recorder:
         self._targets.look()
         _refuse_watched(self._targets)
         names, named = read_branches(branches, self._targets)
-        observer = Observer(self._targets, names, named, _keeps(options.keep, self._targets))
+        keeps = _keeps(options.keep, self._targets)
+        observer = Observer(self._targets, names, named, keeps, splits_trunks=options.splits_trunks)
         optimizers = _optimizers(optimizer, self._targets)
         self._observer, self._is_closed = observer, False
         self._steps = Memory(options.last) if options.to is None else Stream(options.to)

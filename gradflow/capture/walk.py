@@ -16,9 +16,11 @@ from gradflow.capture.calls import Mark
 
 __all__ = [
     "fresh_nodes",
+    "is_cast_of_leaf",
     "is_leaf_node",
     "is_view_or_cast",
     "leaf_of",
+    "leaves_behind",
     "mark_of",
     "put_mark",
     "tensors_in",
@@ -74,6 +76,28 @@ def put_mark(node: Node, key: str, mark: Mark) -> None:
 def is_view_or_cast(node: Node) -> bool:
     """Tell whether a node only casts or views its one input, as autocast and ``chunk`` do to a weight."""
     return type(node).__name__ in _VIEWS_AND_CASTS and len(node.next_functions) == 1
+
+
+def is_cast_of_leaf(node: Node) -> bool:
+    """Tell whether a node is the cast of a parameter: what autocast makes once and caches."""
+    child = node.next_functions[0][0] if type(node).__name__ == "ToCopyBackward0" else None
+    return child is not None and is_leaf_node(child)
+
+
+def leaves_behind(node: Node) -> list[Tensor]:
+    """Give every leaf that a node depends on, once."""
+    found: dict[int, Tensor] = {}
+    stack, seen = [node], {node}
+    while stack:
+        for child, _ in stack.pop().next_functions:
+            if child is None or child in seen:
+                continue
+            seen.add(child)
+            if is_leaf_node(child):
+                found[id(leaf_of(child))] = leaf_of(child)
+            else:
+                stack.append(child)
+    return list(found.values())
 
 
 def fresh_nodes(roots: list[Node], key: str) -> list[Node]:

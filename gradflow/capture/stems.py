@@ -1,0 +1,103 @@
+"""Stems: parts of the graph that several branches go through before a parameter.
+
+Autocast's cached cast of a weight, a cached parametrization, a packed weight taken apart by ``chunk``,
+a trunk under several heads: a parameter's own edge sees only the sum of the branches there. So the
+cotangent of each branch is taken where it enters the stem, and just before the stem's own node runs,
+one vector-Jacobian product per branch is sent through it, inside the user's one backward. What the
+user's backward computes is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node
+
+from gradflow.capture.calls import Mark
+
+__all__ = ["SHARED", "UNCLAIMED", "Crossing", "Stem", "send_through"]
+
+SHARED = "shared"
+UNCLAIMED = "unclaimed"
+
+
+@dataclass(eq=False, slots=True)
+class Stem:
+    """A node that branches may meet at.
+
+    Attributes:
+        mark: Its mark.
+        leaves: The watched parameters behind it.
+        cotangents: What each contributor sends into it, by backward (graph task), contributor and output.
+        has_inner_readers: Backwards in which a node that is shared itself read it too.
+    """
+
+    mark: Mark
+    leaves: list[Tensor] = field(default_factory=list)
+    cotangents: dict[int, dict[str, dict[int, Tensor]]] = field(default_factory=dict)
+    has_inner_readers: set[int] = field(default_factory=set)
+
+    def enter(self, task: int, contributor: str, output: int, cotangent: Tensor) -> None:
+        """Take in what one reader sends into the stem."""
+        for old in [t for t in self.cotangents if t != task]:
+            del self.cotangents[old]  # a backward that an exception ended
+        sent = self.cotangents.setdefault(task, {}).setdefault(contributor, {})
+        sent[output] = sent[output] + cotangent if output in sent else cotangent
+
+    def leave(self, task: int, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
+        """Give what each contributor sends; what no known reader sent is ``unclaimed``."""
+        sent = self.cotangents.pop(task, {})
+        if task in self.has_inner_readers:
+            self.has_inner_readers.discard(task)
+            return sent
+        for output, whole in enumerate(arriving):
+            rest = None if whole is None else _rest(whole, [s[output] for s in sent.values() if output in s])
+            if rest is not None:
+                sent.setdefault(UNCLAIMED, {})[output] = rest
+        return sent
+
+
+class Crossing:
+    """An edge over which a node reads a stem."""
+
+    __slots__ = ("output", "reader", "slot", "stem")
+
+    def __init__(self, reader: Mark, slot: int, stem: Stem, output: int) -> None:
+        self.reader, self.slot, self.stem, self.output = reader, slot, stem, output
+
+
+def send_through(
+    node: Node, stem: Stem, sent: dict[str, dict[int, Tensor]], on: Callable[[str, bool], None]
+) -> None:
+    """Send each contributor's cotangents through a stem; the hooks behind it see what comes out.
+
+    Args:
+        node: The stem's node.
+        stem: What is known of it.
+        sent: Cotangents by contributor and output of the node.
+        on: Called with the contributor, and whether its cotangents are of reduced precision, before its pass.
+    """
+    for contributor, by_output in sent.items():
+        on(contributor, any(c.dtype in (torch.bfloat16, torch.float16) for c in by_output.values()))
+        torch.autograd.grad(
+            [GradientEdge(node, output) for output in by_output],
+            stem.leaves,
+            list(by_output.values()),
+            retain_graph=True,
+            allow_unused=True,
+        )
+
+
+def _rest(whole: Tensor, parts: list[Tensor]) -> Tensor | None:
+    """Give what arrives beyond the parts, if that can be told without waiting for a device."""
+    if whole.device.type != "cpu" or whole.is_sparse or any(p.is_sparse for p in parts):
+        return None
+    rest = whole
+    for part in parts:
+        rest = rest - part
+    effort = max((float(p.abs().max()) for p in parts if p.numel()), default=0.0)
+    rounding = 4 * len(parts) * torch.finfo(whole.dtype).eps * effort
+    return rest if rest.numel() and float(rest.abs().max()) > rounding else None

@@ -1,0 +1,235 @@
+"""Parts of the graph that several branches go through before a parameter, split inside one backward."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, parametrize
+
+import gradflow
+from tests import laws
+from tests.capture.test_branches import NAMES, encoder, triple, triplet
+
+
+def truth_of(net, inputs, loss=triplet, *, autocast=False):
+    """Every branch with leaves of its own; under autocast without its cache, so that each casts its own."""
+    calls = {name: (x,) for name, x in zip(NAMES, inputs, strict=True)}
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast, cache_enabled=False):
+        return laws.leaf_aliases(net, calls, lambda out: loss(*out.values()))
+
+
+def watched(net, loss, **options):
+    with gradflow.watch(net, keep="tensors", **options) as flow:
+        loss().backward()
+        flow.step()
+    return flow.recording.last
+
+
+def assert_close(step, truth, tol):
+    for p in step:
+        for name, found in truth.items():
+            expected = found[p.fqn].numpy()
+            scale = max(np.abs(f[p.fqn].numpy()).max() for f in truth.values())
+            np.testing.assert_allclose(
+                p.contribution(name), expected, atol=tol * scale, rtol=0, err_msg=p.fqn
+            )
+
+
+def float_triplet(a, p, n):
+    return triplet(a.float(), p.float(), n.float())
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["cache", "no cache"])
+def test_autocast_weight_cache_is_split_and_grad_is_untouched(cached):
+    net, inputs = encoder(), triple()
+
+    def loss():
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=cached):
+            outputs = [net(x) for x in inputs]
+        return float_triplet(*outputs)
+
+    loss().backward()
+    plain = {n: p.grad.clone() for n, p in net.named_parameters()}
+    net.zero_grad()
+    step = watched(net, loss, branches=NAMES)
+    assert_close(step, truth_of(net, inputs, float_triplet, autocast=True), 0.0)
+    for p in step:
+        assert torch.equal(net.get_parameter(p.fqn).grad, plain[p.fqn])
+        assert p.residual == 0.0
+        assert ("rounding" in p.contributors) <= cached
+        whole = sum(t.astype(np.float64) for t in p.tensors.values())
+        np.testing.assert_allclose(whole, p.total, atol=1e-6 * sum(p.norms.values()))
+    assert any("rounding" in p.contributors for p in step) == cached
+
+
+def test_cast_read_outside_any_call_is_not_given_to_the_branch_that_made_it():
+    net, (x, _, _) = nn.Linear(6, 6, bias=False), triple()
+
+    def loss():
+        with torch.autocast("cpu", torch.bfloat16):
+            with gradflow.branch("inside"):
+                y = net(x)
+            z = F.linear(x, net.weight)
+        return (y.float() * 2).sum() + (z.float() * 3).sum()
+
+    step = watched(net, loss)
+    weight = step["weight"]
+    assert set(weight.contributors) - {"rounding"} == {"inside", "unclaimed"}
+    total = net.weight.grad.numpy()
+    np.testing.assert_allclose(weight.contribution("inside"), total * 2 / 5, rtol=2e-2)
+    np.testing.assert_allclose(weight.contribution("unclaimed"), total * 3 / 5, rtol=2e-2)
+
+
+def test_cached_parametrization_is_split():
+    net, inputs = parametrizations.weight_norm(nn.Linear(6, 4)), triple()
+    truth = truth_of(net, inputs)
+
+    def loss():
+        with parametrize.cached():
+            return triplet(*map(net, inputs))
+
+    step = watched(net, loss, branches=NAMES)
+    assert_close(step, truth, 1e-6)
+    for p in step:
+        assert set(p.contributors) == set(NAMES)
+        laws.assert_gradient_conserved(step)
+
+
+def test_uncached_parametrization_needs_no_splitting():
+    net, inputs = parametrizations.weight_norm(nn.Linear(6, 4)), triple()
+    step = watched(net, lambda: triplet(*map(net, inputs)), branches=NAMES)
+    assert_close(step, truth_of(net, inputs), 0.0)
+
+
+def test_packed_weight_is_split_by_branch():
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv = nn.Parameter(torch.randn(12, 6))
+
+        def forward(self, x):
+            q, k, v = self.qkv.chunk(3)
+            with gradflow.branch("query") as b:
+                q = b.claim(x @ q.T)
+            with gradflow.branch("key") as b:
+                k = b.claim(x @ k.T)
+            with gradflow.branch("value") as b:
+                v = b.claim(x @ v.T)
+            return F.softmax(q @ k.T, dim=1) @ v
+
+    net, (x, _, _) = Packed(), triple()
+    step = watched(net, lambda: net(x).square().sum())
+    weight = step["qkv"]
+    assert weight.contributors == ("query", "key", "value")
+    laws.assert_gradient_conserved(step)
+    total = net.qkv.grad.numpy()
+    for i, name in enumerate(weight.contributors):
+        expected = np.zeros_like(total)
+        expected[4 * i : 4 * i + 4] = total[4 * i : 4 * i + 4]
+        np.testing.assert_array_equal(weight.contribution(name), expected)
+
+
+class Tasks(nn.Module):
+    """A trunk under three heads."""
+
+    def __init__(self, normed=True):
+        super().__init__()
+        layers = [nn.Linear(6, 12), nn.BatchNorm1d(12)] if normed else [nn.Linear(6, 12)]
+        self.trunk = nn.Sequential(*layers, nn.Tanh(), nn.Linear(12, 8))
+        self.heads = nn.ModuleDict({name: nn.Linear(8, 1) for name in NAMES})
+
+    def forward(self, x):
+        z = torch.tanh(self.trunk(x))
+        return [head(z).square().mean() * (i + 1) for i, head in enumerate(self.heads.values())]
+
+
+def per_loss(net, x):
+    twin = laws.clean_copy(net)
+    losses, params = twin(x), dict(twin.named_parameters())
+    grads = [
+        torch.autograd.grad(loss, params.values(), retain_graph=True, allow_unused=True) for loss in losses
+    ]
+    return {name: dict(zip(params, found, strict=True)) for name, found in zip(NAMES, grads, strict=True)}
+
+
+def test_multi_task_trunk_is_split_exactly_on_request():
+    net, (x, _, _) = Tasks(), triple()
+    truth = per_loss(net, x)
+    modules = dict(net.heads.items())
+    step = watched(net, lambda: sum(net(x)), branches=modules, stems="split")
+    for p in step:
+        assert p.residual == 0.0
+        for name in NAMES:
+            if truth[name][p.fqn] is None:
+                assert name in p.absent
+            else:
+                np.testing.assert_array_equal(p.contribution(name), truth[name][p.fqn].numpy())
+    laws.assert_gradient_conserved(step)
+
+
+def test_multi_task_trunk_is_reported_as_shared_otherwise():
+    net, (x, _, _) = Tasks(), triple()
+    step = watched(net, lambda: sum(net(x)), branches=dict(net.heads.items()))
+    laws.assert_gradient_conserved(step)
+    assert step["trunk.0.weight"].contributors == ("shared",)
+    assert step["heads.anchor.weight"].contributors == ("anchor",)
+    assert "shared" in [finding.code for finding in step.findings]
+
+
+def test_trunk_that_the_loss_reads_too_keeps_that_apart():
+    net, (x, _, _) = Tasks(normed=False), triple()
+
+    def loss(m):
+        z = torch.tanh(m.trunk(x))
+        return sum(head(z).square().mean() for head in m.heads.values()) + z.abs().mean()
+
+    twin = laws.clean_copy(net)
+    z = torch.tanh(twin.trunk(x))
+    (expected,) = torch.autograd.grad(z.abs().mean(), [twin.trunk[0].weight])
+    step = watched(net, lambda: loss(net), branches=dict(net.heads.items()), stems="split")
+    found = step["trunk.0.weight"].contribution("unclaimed")
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+
+
+def test_trunk_is_split_under_autocast_and_with_cached_parametrizations():
+    net, (x, _, _) = Tasks(normed=False), triple()
+    parametrizations.weight_norm(net.trunk[0])
+
+    def losses(m):
+        with parametrize.cached(), torch.autocast("cpu", torch.bfloat16):
+            return [loss.float() for loss in m(x)]
+
+    twin = laws.clean_copy(net)
+    params = dict(twin.named_parameters())
+    truth = {}
+    for name, loss in zip(NAMES, losses(twin), strict=True):
+        found = torch.autograd.grad(loss, params.values(), retain_graph=True, allow_unused=True)
+        truth[name] = dict(zip(params, found, strict=True))
+    step = watched(net, lambda: sum(losses(net)), branches=dict(net.heads.items()), stems="split")
+    for p in step:
+        if not p.fqn.startswith("trunk"):
+            continue
+        for name in NAMES:
+            found, expected = p.contribution(name), truth[name][p.fqn].numpy()
+            assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()
+
+
+def test_splitting_changes_nothing_of_the_training():
+    def run(**options):
+        torch.manual_seed(0)
+        net = Tasks()
+        opt = torch.optim.Adam(net.parameters())
+        flow = gradflow.watch(net, opt, branches=dict(net.heads.items()), **options) if options else None
+        losses = []
+        for seed in range(5):
+            opt.zero_grad()
+            loss = sum(net(triple(seed)[0]))
+            loss.backward()
+            opt.step()
+            losses.append(loss)
+        if flow is not None:
+            flow.close()
+        return laws.state_of(net, [opt], losses)
+
+    laws.assert_bitwise_equal(run(stems="split"), run())
