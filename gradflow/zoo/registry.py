@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
 from gradflow.errors import InvalidArgumentError, did_you_mean
-from gradflow.zoo import contrastive, resnet50, rnn, siamese_lstm, triplet, twins, two_models
-from gradflow.zoo.contract import Scene
+from gradflow.zoo import (
+    contrastive,
+    infonce,
+    multitask,
+    resnet50,
+    rnn,
+    siamese_lstm,
+    simsiam,
+    tied_lm,
+    triplet,
+    twins,
+    two_models,
+)
+from gradflow.zoo.contract import LossFunction, Scene, adam
 
 __all__ = ["names", "scene"]
 
@@ -23,6 +36,18 @@ def _two_models(name: str, layer: str, build: Callable[[], list[nn.Module]]) -> 
         loss=two_models.loss,
         optimizers=two_models.optimizers,
         modules=two_models.modules,
+    )
+
+
+def _simsiam(name: str, title: str, loss: LossFunction) -> Scene:
+    return Scene(
+        name=name,
+        title=title,
+        branches=("view 1", "view 2"),
+        build=simsiam.SimSiam,
+        batches=simsiam.batches,
+        loss=loss,
+        optimizers=partial(adam, lr=1e-2),
     )
 
 
@@ -66,7 +91,7 @@ _SCENES = (
         build=rnn.RowReader,
         batches=rnn.batches,
         loss=rnn.loss,
-        optimizers=rnn.optimizers,
+        optimizers=partial(adam, lr=5e-3),
     ),
     Scene(
         name="twins",
@@ -80,6 +105,50 @@ _SCENES = (
     _two_models("two_models", "dense layer", two_models.dense),
     _two_models("two_models_conv", "convolution", two_models.conv),
     _two_models("two_models_custom", "layer of our own", two_models.custom),
+    Scene(
+        name="tied_lm",
+        title="A small language model reads and writes with one matrix: two uses of the same weights.",
+        branches=("input", "output"),
+        build=tied_lm.TinyLM,
+        batches=tied_lm.batches,
+        loss=tied_lm.loss,
+        optimizers=partial(adam, lr=1e-2),
+        modules=tied_lm.modules,
+    ),
+    Scene(
+        name="multitask",
+        title="One trunk, three heads: what each task wants of the weights that all of them use.",
+        branches=("digit", "parity", "drawing"),
+        build=multitask.MultiTask,
+        batches=multitask.batches,
+        loss=multitask.loss,
+        optimizers=partial(adam, lr=3e-3),
+        modules=multitask.modules,
+        stems="split",
+    ),
+    Scene(
+        name="infonce",
+        title="Two views of each digit; the twin pulls, and all the other views push.",
+        branches=("view 1", "view 2"),
+        build=infonce.Encoder,
+        batches=infonce.batches,
+        loss=infonce.loss,
+    ),
+    _simsiam(
+        "simsiam",
+        "Each view guesses the other's embedding; no gradient goes into the one that is guessed.",
+        simsiam.loss,
+    ),
+    _simsiam(
+        "simsiam_one_sided",
+        "Only the first view guesses: the second is a target, and its path is absent.",
+        simsiam.loss_one_sided,
+    ),
+    _simsiam(
+        "simsiam_without_stop",
+        "Guesser and target both get gradients: soon all embeddings are the same.",
+        simsiam.loss_without_stop,
+    ),
     Scene(
         name="resnet50_thin",
         title="One ResNet-50, thinned to an eighth, called for three images: three networks that are one.",

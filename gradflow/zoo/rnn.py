@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from gradflow import data
 
-__all__ = ["ROWS", "RowReader", "batches", "loss", "optimizers", "train"]
+__all__ = ["ROWS", "RowReader", "batches", "loss", "train"]
 
 ROWS = 14
 """Rows of an image in ``batches``, ``T``."""
@@ -82,11 +82,6 @@ def loss(network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[st
     return F.cross_entropy(logits, classes), {"accuracy": (logits.argmax(dim=1) == classes).float().mean()}
 
 
-def optimizers(network: nn.Module) -> list[torch.optim.Optimizer]:
-    """Give the Adam that ``train`` uses; a plain recurrent cell learns slowly with a smaller rate."""
-    return [torch.optim.Adam(network.parameters(), lr=5e-3)]
-
-
 def train(steps: int = 30, seed: int = 0) -> list[float]:
     """Train from scratch in plain PyTorch; give the loss of every step.
 
@@ -96,7 +91,7 @@ def train(steps: int = 30, seed: int = 0) -> list[float]:
     """
     torch.manual_seed(seed)
     network = RowReader()
-    (optimizer,) = optimizers(network)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
     losses = []
     for batch in islice(batches(seed), steps):
         value, _ = loss(network, batch)

@@ -12,6 +12,7 @@ from torch import nn
 from gradflow import zoo
 from gradflow.errors import GradflowError
 
+ZOO = Path(zoo.__file__).parent
 SCENES = [pytest.param(zoo.scene(name), id=name) for name in zoo.names()]
 
 
@@ -143,6 +144,16 @@ def test_training_is_reproducible(scene):
     (one, first), (two, second) = run(scene, 3, size=4), run(scene, 3, size=4)
     assert first == second
     assert all(torch.equal(x, y) for x, y in zip(tensors_of(one), tensors_of(two), strict=True))
+
+
+@pytest.mark.parametrize(
+    "name",
+    # the scene that bears the file's name; two_models.train() takes turns, on purpose
+    [name for name in zoo.names() if (ZOO / f"{name}.py").exists() and name != "two_models"],
+)
+def test_the_file_alone_trains_as_its_scene_does(name):
+    train = importlib.import_module(f"gradflow.zoo.{name}").train
+    assert train(steps=3) == run(zoo.scene(name), 3)[1]
 
 
 @pytest.mark.parametrize("name", sorted({p.values[0].loss.__module__ for p in SCENES}))
