@@ -119,7 +119,7 @@ def train(steps: int = 30, seed: int = 0) -> list[float]:
     """
     torch.manual_seed(seed)
     network = SiameseNetwork()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-4)
     losses = []
     for batch in islice(batches(seed), steps):
         value, _ = loss(network, batch)

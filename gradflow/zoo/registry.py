@@ -67,6 +67,7 @@ _SCENES = (
         build=contrastive.SiameseNetwork,
         batches=contrastive.batches,
         loss=contrastive.loss,
+        optimizers=partial(adam, lr=3e-4),
     ),
     Scene(
         name="siamese_lstm",
@@ -100,6 +101,7 @@ _SCENES = (
         build=twins.Twins,
         batches=twins.batches,
         loss=twins.loss,
+        optimizers=partial(adam, lr=3e-4),
         modules=twins.modules,
     ),
     _two_models("two_models", "dense layer", two_models.dense),

@@ -96,7 +96,7 @@ def train(steps: int = 30, seed: int = 0, *, shared: bool = False) -> list[float
     """
     torch.manual_seed(seed)
     network = Twins(shared=shared)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-4)
     losses = []
     for batch in islice(batches(seed), steps):
         value, _ = loss(network, batch)

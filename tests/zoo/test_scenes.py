@@ -29,6 +29,7 @@ def built(scene, seed=0):
     return scene.build()
 
 
+@torch.enable_grad()
 def run(scene, steps, size=16):
     model = built(scene)
     optimizers = scene.optimizers(model)
@@ -131,10 +132,13 @@ def test_watch_branches_are_the_names_or_modules_of_the_model(scene):
         assert all(any(m is part for part in inside) for m in branches.values())
 
 
-@pytest.mark.parametrize("scene", SCENES)
-def test_forty_steps_on_real_data_reduce_the_loss(scene):
-    model, losses = run(scene, 40)
-    before, after = sum(losses[:10]), sum(losses[-10:])
+@pytest.mark.parametrize("scene", [p for p in SCENES if p.id != "twins"])  # copies learn badly: test_twins.py
+def test_forty_steps_on_real_data_reduce_the_loss_on_other_data(scene):
+    held_out = next(scene.batches(99, 128))
+    with torch.no_grad():
+        before = scene.loss(built(scene), held_out)[0].item()
+        model, _ = run(scene, 40)
+        after = scene.loss(model, held_out)[0].item()
     assert after < before - 0.05 * abs(before)
     assert all(torch.isfinite(t).all() for t in tensors_of(model))
 
