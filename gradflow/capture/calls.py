@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Mark", "Window"]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Call:
     """One grad-enabled call of a module.
 
@@ -32,6 +32,8 @@ class Call:
         branch: The branch that the context or a named module decides; None leaves it to the paths.
         origins: Marks of the nodes that its inputs derive from.
         takes_data: False for a call without any tensor among its arguments, as a parametrization's.
+        recomputes: For a forward run again inside a backward, as checkpointing does: a mark of its first run.
+        is_recomputed: Whether it ran inside a backward at all.
     """
 
     path: str
@@ -43,6 +45,8 @@ class Call:
     branch: str | None = None
     origins: frozenset[Mark] = frozenset()
     takes_data: bool = True
+    recomputes: Mark | None = None
+    is_recomputed: bool = False
 
     def chain(self) -> Iterator[Call]:
         """Give this call and the calls around it, innermost first."""
@@ -57,7 +61,7 @@ class Call:
         return f"{self.path}#{self.index}"
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Mark:
     """What is known of one node of the graph.
 
@@ -82,7 +86,7 @@ class Mark:
     stem: Stem | None = None
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Window:
     """The grad-enabled calls since the last accumulating backward, in the order they began.
 
@@ -92,6 +96,7 @@ class Window:
         calls: All calls; a parent stands before its children, an origin before what derives from it.
         counts: Calls so far of each module, by ``id``.
         contexts: Names of branches opened around any call, with or without gradients.
+        first_passes: First passes of checkpoints, by module and inputs.
         outside: Stands for the stretches outside any call, where they read what a call made.
     """
 
@@ -100,6 +105,7 @@ class Window:
     calls: list[Call] = field(default_factory=list)
     counts: dict[int, int] = field(default_factory=dict)
     contexts: dict[str, None] = field(default_factory=dict)
+    first_passes: dict[tuple[int, ...], list[Call]] = field(default_factory=dict)
     outside: Call = field(init=False)
 
     def __post_init__(self) -> None:
@@ -115,6 +121,8 @@ class Window:
 
     def cancel(self, call: Call) -> None:
         """Take out a call that an exception ended, and the calls inside it."""
+        if call not in self.calls:  # a recomputed one was never counted
+            return
         start = len(self.calls) - 1 - self.calls[::-1].index(call)
         inside = [c for c in self.calls[start:] if call in c.chain()]
         for one in inside:

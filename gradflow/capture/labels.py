@@ -92,6 +92,8 @@ class Labels:
         """Give the branch of a call; None if it holds several or belongs to none."""
         if call is call.window.outside:
             return "unclaimed"
+        if call.recomputes is not None:
+            return self.own(call.recomputes)
         if self._explicit:
             return call.branch
         path = self._paths.get(call)
@@ -99,6 +101,8 @@ class Labels:
 
     def own(self, mark: Mark) -> str | None:
         """Give the branch that a node's own place decides, whoever else reads it."""
+        if mark.call is not None and mark.call.recomputes is not None:
+            return self.own(mark.call.recomputes)
         if self._explicit or mark.branch is not None:
             return mark.branch
         keys = _keys(mark, self._paths)
@@ -106,7 +110,7 @@ class Labels:
 
     def home_of(self, mark: Mark) -> str:
         """Give the contributor of a node that no branch owns or reads."""
-        if self._explicit or mark.call is None:
+        if self._explicit or mark.call is None or mark.call.is_recomputed:
             return "unclaimed"
         return mark.call.path or self._home
 

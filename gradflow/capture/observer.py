@@ -156,12 +156,19 @@ class Observer:
                 self._window_is_over = False
             return self._windows[-1]
 
+    def latest_window(self) -> Window:
+        """Give the window whose backward is running."""
+        return self._windows[-1] if self._windows else self.window()
+
     def hook(self, edges: list[Edge], crossings: list[Crossing]) -> Callable[..., None]:
         """Give the hook for a node with these uses, which reads these stems."""
 
         def arrived(inputs: tuple[Tensor | None, ...], _outputs: tuple[Tensor | None, ...]) -> None:
-            if self.is_armed:
-                self.guarded(self._arrive, edges, crossings, inputs)
+            if not self.is_armed:
+                return
+            if torch.is_grad_enabled() and self._split is None:  # under create_graph
+                self.guarded(self.planter.follow, inputs, edges[0].mark if edges else crossings[0].reader)
+            self.guarded(self._arrive, edges, crossings, inputs)
 
         return arrived
 

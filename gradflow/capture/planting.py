@@ -24,6 +24,7 @@ from gradflow.capture.stems import Crossing, Stem
 from gradflow.capture.walk import (
     fresh_nodes,
     is_cast_of_leaf,
+    is_in_checkpoint,
     is_leaf_node,
     is_view_or_cast,
     leaf_of,
@@ -54,6 +55,9 @@ class Sink(Protocol):
 
     def window(self) -> Window:
         """Give the window that a call beginning now belongs to."""
+
+    def latest_window(self) -> Window:
+        """Give the window whose backward is running."""
 
     def hook(self, edges: list[Edge], crossings: list[Crossing]) -> Callable[..., None]:
         """Give the hook for a node with these uses, which reads these stems."""
@@ -94,18 +98,15 @@ class Planter:
     def enter(self, path: str, module: nn.Module, data: object) -> None:
         """Take note that a module call begins; runs as its forward pre-hook."""
         frames = self._frames()
-        if not torch.is_grad_enabled():
-            context = branches.current()
-            if context is not None:
-                self._sink.window().contexts[context.name] = None
-            frames.append(_Frame(id(module), None, []))
-            return
         frame = _Frame(id(module), None, [])
-        frames.append(frame)
         try:
-            frame.call, frame.inputs = self._begin(path, module, data)
+            if torch.is_grad_enabled():
+                frame.call, frame.inputs = self._begin(path, module, data)
+            else:
+                self._begin_silent(path, module, data)
         except Exception as error:
             self._sink.fail(error)
+        frames.append(frame)
 
     def leave(self, module: nn.Module, output: object) -> None:
         """Plant hooks on what the call built; runs as its forward hook, also after an exception."""
@@ -147,7 +148,7 @@ class Planter:
     def _begin(self, path: str, module: nn.Module, data: object) -> tuple[Call, list[Node]]:
         parent = next((f.call for f in reversed(self._frames()) if f.call is not None), None)
         if torch._C._current_graph_task_id() != -1:
-            call = self._recomputed(path, module, parent)
+            call = self._recomputed(path, module, parent, data)
         else:
             window = parent.window if parent is not None else self._sink.window()
             call = window.begin(path, id(module), parent)
@@ -173,18 +174,54 @@ class Planter:
         elif parent is not None:
             call.branch = parent.branch
 
-    def _recomputed(self, path: str, module: nn.Module, parent: Call | None) -> Call:
+    def _begin_silent(self, path: str, module: nn.Module, data: object) -> None:
+        """A call without gradients: remember the branches it names, and the first pass of a checkpoint."""
+        context = branches.current()
+        if context is not None:
+            self._sink.window().contexts[context.name] = None
+        if self._frames() or torch._C._current_graph_task_id() != -1 or not is_in_checkpoint():
+            return
+        window = self._sink.window()
+        call = window.begin(path, id(module))
+        self._place(call, module)
+        window.first_passes.setdefault(_identity(module, data), []).append(call)
+
+    def _recomputed(self, path: str, module: nn.Module, parent: Call | None, data: object) -> Call:
         """A call inside a backward: checkpointing runs forwards there again, and they inherit its label."""
         if parent is not None:
-            return Call(path, parent.index, id(module), parent.window, parent, branch=parent.branch)
+            call = Call(path, parent.index, id(module), parent.window, parent, branch=parent.branch)
+            call.recomputes = parent.recomputes
+        else:
+            mark = self._first_run(module, data)
+            window = self._sink.latest_window() if mark is None else mark.window
+            index = mark.call.index if mark is not None and mark.call is not None else 0
+            call = Call(path, index, id(module), window)
+            call.recomputes = mark
+            context = branches.current()
+            if mark is None and context is not None:
+                call.branch = context.name
+        call.is_recomputed = True
+        return call
+
+    def _first_run(self, module: nn.Module, data: object) -> Mark | None:
+        """Find what a forward inside a backward repeats: the running node's, or a checkpoint's first pass."""
         node = torch._C._current_autograd_node()
         mark = None if node is None else mark_of(node, self.key)
-        if mark is None:
-            return Call(path, 0, id(module), self._sink.window())
-        index = mark.call.index if mark.call is not None else 0
-        return Call(
-            path, index, id(module), mark.window, branch=mark.branch, origins=frozenset([mark]) | mark.origins
-        )
+        if mark is not None:
+            return mark
+        window = self._sink.latest_window()
+        found = window.first_passes.get(_identity(module, data), [])
+        if not found or any(call.branch != found[0].branch for call in found):
+            return None
+        if len(found) > 1 and found[0].branch is None:
+            return None  # the same input more than once: which of the passes this is cannot be told
+        return Mark(window, found[0], found[0].branch)
+
+    def follow(self, gradients: tuple[Tensor | None, ...], mark: Mark) -> None:
+        """Mark what a backward with ``create_graph`` builds as made where the differentiated node was."""
+        roots = [g.grad_fn for g in gradients if g is not None and g.grad_fn is not None]
+        for node in fresh_nodes(roots, self.key):
+            self._mark(node, Mark(mark.window, mark.call, mark.branch, mark.origins), None)
 
     def _mark_fresh(
         self, roots: list[Node], window: Window, call: Call | None, inputs: set[Node] | None
@@ -293,6 +330,11 @@ class Planter:
             mark = mark_of(node, self.key)
             if mark is not None and visit(mark):
                 stack.extend(upstream(node))
+
+
+def _identity(module: nn.Module, data: object) -> tuple[int, ...]:
+    """Identify a call by its module and the storage of its inputs, which a checkpoint keeps."""
+    return (id(module), *(t.data_ptr() for t in tensors_in(data) if t.layout == torch.strided))
 
 
 def _add(calls: set[Call], call: Call) -> bool:

@@ -6,17 +6,20 @@ Graphs outgrow the recursion limit: three thousand chained operations are enough
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping
 from typing import cast
 
 from torch import Tensor
 from torch.autograd.graph import Node
+from torch.utils.checkpoint import CheckpointFunction
 
 from gradflow.capture.calls import Mark
 
 __all__ = [
     "fresh_nodes",
     "is_cast_of_leaf",
+    "is_in_checkpoint",
     "is_leaf_node",
     "is_view_or_cast",
     "leaf_of",
@@ -98,6 +101,17 @@ def leaves_behind(node: Node) -> list[Tensor]:
             else:
                 stack.append(child)
     return list(found.values())
+
+
+def is_in_checkpoint() -> bool:
+    """Tell whether this runs inside the first, gradient-free pass of re-entrant checkpointing."""
+    code = CheckpointFunction.forward.__code__
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is code:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]  # None above the outermost
+    return False
 
 
 def fresh_nodes(roots: list[Node], key: str) -> list[Node]:
