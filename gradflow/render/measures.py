@@ -14,7 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 from gradflow import findings
 from gradflow.record import Contributions
 from gradflow.recording import Step
-from gradflow.render.picture import legend_below, new_axes, tell
+from gradflow.render.picture import axes_of, legend_below, tell
 from gradflow.render.rows import Row, largest, measured, rows
 from gradflow.render.theme import DIVERGING, Theme, applied, number, short, signed, style
 
@@ -53,7 +53,7 @@ def contributions(
     if top is not None and top < every:
         shown = largest(shown, top)
     with applied(theme) as look:
-        ax = ax if ax is not None else new_axes(7.4, 1.35 + _ROW_IN * len(shown))
+        ax = axes_of(ax, 7.4, 1.5 + _ROW_IN * len(shown))
         order = _contributors(shown, step.branches)
         spots = _dots(ax, shown, order, step.branches, look)
         _dot_axis(ax, spots)
@@ -176,7 +176,7 @@ def cosines(step: Step, where: str = "", *, ax: Axes | None = None, theme: str =
     names = [b for b in step.branches if b in seen] + [n for n in data.contributors if n not in step.branches]
     matrix = np.array([[_cosine(data, a, b) for b in names] for a in names]).reshape(len(names), len(names))
     with applied(theme) as look:
-        ax = ax if ax is not None else new_axes(2.7 + 0.72 * len(names), 1.7 + 0.62 * len(names))
+        ax = axes_of(ax, 2.7 + 0.72 * len(names), 1.7 + 0.62 * len(names))
         image = ax.imshow(matrix, cmap=DIVERGING, vmin=-1, vmax=1, aspect="auto")
         _cosine_cells(ax, matrix, look)
         told = [short(n, 14) + (" (absent)" if n in data.absent else "") for n in names]

@@ -20,13 +20,19 @@ from matplotlib.figure import Figure, FigureBase, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import ScaledTranslation
 
-from gradflow.render.theme import LIGHT, NEUTRALS
+from gradflow.render.theme import LIGHT, NEUTRALS, applied
 
-__all__ = ["Picture", "described", "legend_below", "new_axes", "new_figure", "tell", "to_svg"]
+__all__ = ["Picture", "axes_of", "described", "legend_below", "loose_axes", "new_figure", "tell", "to_svg"]
 
 
 class Picture(Figure):
-    """A figure that shows itself in a notebook as an image with alternative text."""
+    """A figure that shows itself in a notebook as an image with alternative text.
+
+    Attributes:
+        elastic: True where the figure takes the size that the drawing on it needs.
+    """
+
+    elastic = False
 
     def _repr_html_(self) -> str:
         drawn = io.BytesIO()
@@ -46,11 +52,33 @@ def new_figure(width_in: float, height_in: float) -> Picture:
     return fig
 
 
-def new_axes(width_in: float, height_in: float) -> Axes:
-    """Give axes in a new figure of pyplot's, which a notebook shows at the end of the cell."""
-    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
-    fig = plt.figure(figsize=(width_in, height_in), FigureClass=Picture, layout=layout)
-    return fig.add_subplot()
+def loose_axes(theme: str = "light") -> Axes:
+    """Give axes in a figure that pyplot does not know and that takes the size its drawing needs.
+
+    For programs that write files: ``plot.contributions(step, ax=loose_axes()).figure.savefig(...)``.
+    """
+    with applied(theme):
+        fig = Picture(layout=_layout())
+        FigureCanvasAgg(fig)
+        fig.elastic = True
+        return fig.add_subplot()
+
+
+def axes_of(ax: Axes | None, width_in: float, height_in: float) -> Axes:
+    """Give the axes to draw on: those given, or new ones of a size in a figure of pyplot's.
+
+    A notebook shows pyplot's figures at the end of the cell.
+    """
+    if ax is None:
+        fig = plt.figure(figsize=(width_in, height_in), FigureClass=Picture, layout=_layout())
+        return fig.add_subplot()
+    if isinstance(ax.figure, Picture) and ax.figure.elastic:
+        ax.figure.set_size_inches(width_in, height_in)
+    return ax
+
+
+def _layout() -> ConstrainedLayoutEngine:
+    return ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
 
 
 def legend_below(ax: Axes, keys: Sequence[Artist], *, offset_pt: float = 36) -> None:
@@ -111,6 +139,7 @@ def to_svg(fig: Figure, *, title: str, prefix: str) -> str:
     svg = written.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)  # is for "*"
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{prefix}-", svg)
     for name in NEUTRALS:
@@ -119,7 +148,9 @@ def to_svg(fig: Figure, *, title: str, prefix: str) -> str:
     head, _, body = svg.partition(">")
     head = re.sub(r'\s(?:width|height)="[^"]*"', "", head)
     ids = f'role="img" aria-labelledby="{prefix}-t {prefix}-d"'
-    width = f'style="width:100%;max-width:{round(fig.get_figwidth() * 96)}px;height:auto"'
+    wide = fig.get_figwidth() * 96
+    size = f"width:100%;max-width:{wide:.0f}px;min-width:{0.72 * wide:.0f}px;height:auto"
+    width = f'style="{size};stroke-linejoin:round"'
     words = (
         f'<title id="{prefix}-t">{escape(title)}</title><desc id="{prefix}-d">{escape(described(fig))}</desc>'
     )

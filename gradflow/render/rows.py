@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gradflow.errors import InvalidArgumentError
+from gradflow.errors import InvalidArgumentError, NoSuchParameterError
 from gradflow.record import Contributions, ParamStep
 from gradflow.recording import Step
 
@@ -44,10 +44,17 @@ def rows(step: Step, *, most: int, by: str = "auto") -> tuple[tuple[Row, ...], s
 
     Raises:
         InvalidArgumentError: ``by`` is something else.
+        NoSuchParameterError: the step has no parameters.
     """
     if by not in ("auto", "parameter", "module"):
         raise InvalidArgumentError(
             f"by={by!r}", where="gradflow.plot", do="known: 'auto', 'parameter', 'module'"
+        )
+    if not len(step):
+        raise NoSuchParameterError(
+            f"no gradient was recorded in step {step.index}",
+            where="gradflow.plot",
+            do="take another step: recording[-2], or look at step.findings",
         )
     if by == "parameter" or (by == "auto" and len(step) <= most):
         return tuple(Row(p.fqn, p, (p,)) for p in step), "parameters"

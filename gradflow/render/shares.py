@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 from gradflow.errors import InvalidArgumentError
 from gradflow.record import RESERVED, Contributions
 from gradflow.recording import Recording, Step
-from gradflow.render.picture import legend_below, new_axes, tell
+from gradflow.render.picture import axes_of, legend_below, tell
 from gradflow.render.rows import measured, rows
 from gradflow.render.theme import Theme, applied, percent, short, style
 from gradflow.render.timeline import line_of
@@ -76,11 +76,10 @@ def deltas(
             do="pass the optimizer: gradflow.watch(model, optimizer)",
         )
     with applied(theme) as look:
-        if ax is None:
-            ax = new_axes(7.4, 1.5 + 0.25 * len(bars.labels) if bars.sideways else 3.7)
+        ax = axes_of(ax, 7.4, 1.5 + 0.25 * len(bars.labels) if bars.sideways else 3.7)
         _stacks(ax, bars, look)
         (_sideways_axes if bars.sideways else _upright_axes)(ax, bars)
-        ax.set_title(f"Whose delta: {bars.what}")
+        ax.set_title(f"Whose delta, {bars.what}")
         keys = [_key(name, bars.branches, look) for name in bars.names]
         legend_below(ax, keys)
     tell(ax, _told(bars))

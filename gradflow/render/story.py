@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -41,12 +41,14 @@ class Table:
         rows: The cells.
         title: What it shows.
         more: What was left out, such as ``"… 149 more"``; empty if nothing.
+        bars: The norms of each row by contributor, for those who draw; empty where there are none.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     title: str = ""
     more: str = ""
+    bars: tuple[Mapping[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ def step_table(step: Step, *, most: int | None = None) -> Table:
     left = len(step) - len(shown)
     more = f"… {left} more: gradflow.render.text.table(step) shows all" if left else ""
     title = "Norm of each contribution, their sum and the delta"
-    return Table(tuple(heads), tuple(cells), title, more)
+    return Table(tuple(heads), tuple(cells), title, more, tuple(p.norms for p in shown))
 
 
 def share_words(delta: Delta | None, branches: Sequence[str], *, most: int = 3) -> str:
@@ -278,4 +280,4 @@ def _steps_table(recording: Recording) -> Table:
         rows.append((str(step.index), *_norm_cells(data, names), *cells, *_delta_cells(data.delta, branches)))
     left = every - len(steps)
     more = f"… {left} more steps" if left else ""
-    return Table(heads, tuple(rows), "The whole model, step by step", more)
+    return Table(heads, tuple(rows), "The whole model, step by step", more, tuple(d.norms for d in whole))

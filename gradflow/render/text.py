@@ -22,7 +22,7 @@ from gradflow.render.theme import short
 __all__ = ["param_step", "recording", "step", "table"]
 
 _WIDTH = 110  # where there is no terminal to ask
-_NARROWEST_NAME = 20
+_NARROWEST_NAME = 18
 _BETWEEN = 2  # spaces between columns
 _WORDS = ("shares of Δ in %", "counts to", "module call")
 _DROPPED_FIRST = (
@@ -34,6 +34,8 @@ _DROPPED_FIRST = (
     "‖Δ‖",
     "module call",
 )
+_FIXED = (*_WORDS, *_DROPPED_FIRST)
+_LONGEST_HEAD = 12
 
 
 def step(step: Step, *, width: int | None = None) -> str:
@@ -100,31 +102,33 @@ def _tabled(table: Table, columns: int) -> str:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    widths = [max(len(row[i]) for row in (table.columns, *table.rows)) for i in range(len(table.columns))]
-    shown, room = _fitting(table, widths, columns)
+    heads = [heading if heading in _FIXED else short(heading, _LONGEST_HEAD) for heading in table.columns]
+    widths = [max(len(row[i]) for row in (heads, *table.rows)) for i in range(len(heads))]
+    shown, room = _fitting(table.columns, widths, columns)
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     for i in shown:
         justify: Literal["left", "right"] = "left" if i == 0 or table.columns[i] in _WORDS else "right"
-        drawn.add_column(Text(table.columns[i]), justify=justify, no_wrap=True)
+        drawn.add_column(Text(heads[i]), justify=justify, no_wrap=True)
     for row in table.rows:
         drawn.add_row(Text(short(row[0], room)), *(Text(row[i]) for i in shown[1:]))
     written = io.StringIO()
     console = Console(
-        file=written, width=columns, color_system=None, force_terminal=False, force_jupyter=False
+        file=written, width=columns - 2, color_system=None, force_terminal=False, force_jupyter=False
     )
     console.print(drawn)
     lines = ["  " + line.rstrip() for line in written.getvalue().splitlines() if line.strip()]
     hidden = [heading for i, heading in enumerate(table.columns) if i not in shown]
     notes = [table.more, f"no room for: {', '.join(hidden)}" if hidden else ""]
-    return "\n".join([*lines, *(f"  {note}" for note in notes if note)])
+    return "\n".join([*lines, *(part for note in notes if note for part in _wrapped(f"  {note}", columns))])
 
 
-def _fitting(table: Table, widths: Sequence[int], columns: int) -> tuple[list[int], int]:
+def _fitting(heads: Sequence[str], widths: Sequence[int], columns: int) -> tuple[list[int], int]:
     """Which columns fit, and how many characters the first one then has."""
     shown = list(range(len(widths)))
-    droppable = [i for heading in _DROPPED_FIRST for i in shown if table.columns[i] == heading]
+    droppable = [heads.index(heading) for heading in _DROPPED_FIRST if heading in heads]
+    droppable += [i for i in reversed(shown[1:]) if i not in droppable]
     while True:
         room = columns - 3 - sum(widths[i] + _BETWEEN for i in shown[1:])
         if room >= min(widths[0], _NARROWEST_NAME) or not droppable:
-            return shown, max(room, 8)
+            return shown, room
         shown.remove(droppable.pop(0))

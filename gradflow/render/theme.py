@@ -60,7 +60,7 @@ _RESERVED_LOOK = {  # colour, hatch, marker: greys that stand out on white and o
     "rounding": ("#A6A6A6", "...", "."),
     "edited": ("#8C8C8C", "\\\\\\", "*"),
     "history": ("#9A9A9A", "---", "<"),
-    "decay": ("#7A7A7A", "ooo", ">"),
+    "decay": ("#7A7A7A", "|||", ">"),
     "unattributed": ("#969696", "+++", "8"),
 }
 

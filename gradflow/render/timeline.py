@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gradflow.errors import InvalidArgumentError, NoSuchStepError, did_you_mean
 from gradflow.record import Contributions
 from gradflow.recording import Recording, Step
-from gradflow.render.picture import legend_below, new_axes, tell
+from gradflow.render.picture import axes_of, legend_below, tell
 from gradflow.render.rows import measured
 from gradflow.render.theme import Theme, applied, number, short, style
 
@@ -84,7 +84,7 @@ def history(
     _check(line.steps[-1].scalars, shade, scalar)
     names = _names(line)
     with applied(theme) as look:
-        ax = ax if ax is not None else new_axes(7.4, 3.9)
+        ax = axes_of(ax, 7.4, 3.9)
         keys = _norm_lines(ax, line, names, look)
         if shade == "conflict":
             keys += _conflict_shade(ax, line, look)
@@ -129,8 +129,12 @@ def line_of(recording: Recording, where: str) -> Line:
         )
     every = max(1, math.ceil(len(recording) / _MOST_STEPS))
     steps = tuple(recording[i] for i in range((len(recording) - 1) % every, len(recording), every))
-    called = measured(steps[-1], where)[1]
     data = tuple(_there(step, where) for step in steps)
+    if where and not any(data):
+        measured(
+            next((step for step in reversed(steps) if len(step)), steps[-1]), where
+        )  # says what there is
+    called = where or "the whole model"
     branches = tuple(dict.fromkeys(b for step in steps for b in step.branches))
     return Line(steps, data, branches, called, every)
 

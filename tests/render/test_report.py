@@ -1,0 +1,112 @@
+import re
+from dataclasses import replace
+from html import escape
+from xml.etree import ElementTree
+
+import pytest
+
+from gradflow.errors import NoSuchParameterError, NoSuchStepError
+from gradflow.recording import Recording
+from gradflow.render.report import report
+from gradflow.render.story import ACCOUNTING
+from tests import records
+from tests.render import scenes
+from tests.render.test_story import EVIL, Page
+
+
+@pytest.fixture
+def written(tmp_path):
+    return lambda run, **how: report(run, tmp_path / "report.html", **how).read_text(encoding="utf-8")
+
+
+def pictures(page):
+    return [ElementTree.fromstring(svg) for svg in re.findall(r"<svg xmlns.*?</svg>", page, re.DOTALL)]
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_it_holds_every_part(written, tmp_path):
+    page = written(scenes.recording())
+    assert (tmp_path / "report.html").exists()
+    drawn = pictures(page)
+    titles = [svg.find(f"{SVG}title").text for svg in drawn]
+    assert len(drawn) == 6
+    assert titles[0] == "The equation of conv1.weight"
+    for svg in drawn:
+        assert len(svg.find(f"{SVG}desc").text) > 40
+        assert svg.get("role") == "img"
+    assert escape(ACCOUNTING) in page
+    assert "Findings" in page
+    assert all(b in page for b in records.PATHS)
+
+
+def test_it_loads_nothing(written):
+    page = written(scenes.recording())
+    links = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', page)
+    assert all(link.startswith(("#", "data:")) for link in links)
+    assert not re.search(r"url\((?!#)|@import|<script|<link", page)
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(written):
+    page = written(scenes.recording())
+    ids = re.findall(r'\sid="([^"]*)"', page)
+    repeated = {i for i in ids if ids.count(i) > 1}
+    assert not repeated
+    wanted = set(re.findall(r'(?:href="|url\()#([^")]*)', page))
+    assert wanted <= set(ids)
+
+
+def test_headings_are_in_order(written):
+    levels = [int(level) for level in re.findall(r"<h(\d)", written(scenes.recording()))]
+    assert levels[0] == 1
+    assert set(levels[1:]) == {2}
+
+
+def test_neutral_colours_follow_the_theme(written):
+    page = written(scenes.recording())
+    for svg in re.findall(r"<svg xmlns.*?</svg>", page, re.DOTALL):
+        assert "var(--gf-ink" in svg
+        assert not re.search(r"(?<!, )#0b0b0b", svg)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_without_tensors_it_says_how_to_keep_them(written):
+    page = written(scenes.recording(keep=False))
+    assert "keep=&quot;tensors&quot;" in page
+    assert len(pictures(page)) == 5
+
+
+def test_a_single_step_without_an_optimizer_has_no_history_and_no_delta(written):
+    whole = scenes.step()
+    bare = replace(whole, parameters={f: replace(p, delta=None) for f, p in whole.parameters.items()})
+    assert len(pictures(written(Recording([bare])))) == 4
+
+
+def test_a_last_step_without_gradients_is_passed_over(written):
+    page = written(Recording([scenes.step(0), records.Step(1, {}, records.PATHS)]))
+    assert "contributed in step 0" in page
+
+
+def test_a_recording_without_any_gradient_says_so(written):
+    assert "No step of this recording has a gradient" in written(Recording([records.Step(0, {}, ())]))
+
+
+def test_a_deep_model_fits(written):
+    page = written(Recording([scenes.deep(0), scenes.deep(1)]))
+    assert "All 161 parameters" in page
+    assert len(page) < 1_000_000
+
+
+def test_names_survive_escaped(written):
+    page = written(scenes.recording(2, (EVIL, "other"), fqns=(f"{EVIL}.weight",)))
+    assert "<script" not in page
+    assert f"{EVIL}.weight" in Page(page).texts
+    assert len(pictures(page)) == 6
+
+
+def test_it_says_what_is_wrong(written):
+    with pytest.raises(NoSuchStepError):
+        written(Recording())
+    with pytest.raises(NoSuchParameterError, match="nope"):
+        written(scenes.recording(), fqn="nope")
