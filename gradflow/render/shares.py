@@ -10,18 +10,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
 
 from gradflow.errors import InvalidArgumentError
 from gradflow.record import RESERVED, Contributions
 from gradflow.recording import Recording, Step
 from gradflow.render.picture import axes_of, legend_below, tell
 from gradflow.render.rows import measured, rows
-from gradflow.render.theme import Theme, applied, percent, short, style
+from gradflow.render.theme import Style, Theme, applied, ink_on, percent, short, style
 from gradflow.render.timeline import line_of
 
 __all__ = ["deltas"]
 
 _MOST_ROWS = 24
+_LETTERED = 24  # most bars whose pieces carry letters
+_LETTER_ROOM = 0.09  # share from which a piece has room for its letter
 _WIDEST = 3.0  # bars that reach further are cut off there and carry their length in words
 
 
@@ -123,6 +126,8 @@ def _stacks(ax: Axes, bars: Bars, look: Theme) -> None:
         drawn = draw(places, values, thick, start, facecolor=how.colour, hatch=how.hatch, label=name)
         for bar in drawn:
             bar.set(edgecolor=look.paper, linewidth=0.5 if thick < 1 else 0.0)
+        if name in bars.branches and len(places) <= _LETTERED:
+            _letter(ax, how, start, values, sideways=bars.sideways)
         ahead, back = ahead + np.maximum(values, 0), back + np.minimum(values, 0)
     (ax.axvline if bars.sideways else ax.axhline)(0, color=look.ink, lw=0.9)
     (ax.axvline if bars.sideways else ax.axhline)(1, color=look.muted, lw=0.9, ls=(0, (3, 3)))
@@ -133,6 +138,18 @@ def _stacks(ax: Axes, bars: Bars, look: Theme) -> None:
     axis = ax.xaxis if bars.sideways else ax.yaxis
     axis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
     axis.set_label_text(words)
+
+
+def _letter(
+    ax: Axes, how: Style, start: NDArray[np.float64], values: NDArray[np.float64], *, sideways: bool
+) -> None:
+    """Write a branch's letter in its pieces, so that colour is not all that tells them apart."""
+    for place, (begin, value) in enumerate(zip(start, values, strict=True)):
+        middle = begin + value / 2
+        if abs(value) >= _LETTER_ROOM and abs(middle) < _WIDEST:
+            x, y = (middle, place) if sideways else (place, middle)
+            text = ax.text(x, y, how.letter, ha="center", va="center", fontsize=7.5, fontweight="bold")
+            text.set(color=ink_on(how.colour), clip_on=True)
 
 
 def _sideways_axes(ax: Axes, bars: Bars) -> None:

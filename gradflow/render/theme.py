@@ -30,7 +30,9 @@ __all__ = [
     "applied",
     "css_variables",
     "find",
+    "ink_on",
     "letters",
+    "luminance",
     "number",
     "percent",
     "short",
@@ -174,6 +176,27 @@ def letters(branches: Sequence[str]) -> dict[str, str]:
     initials = [name[:1].upper() for name in branches]
     plain = all(i.isalpha() for i in initials) and len(set(initials)) == len(initials)
     return {name: initials[i] if plain else str(i + 1) for i, name in enumerate(branches)}
+
+
+def ink_on(colour: str) -> str:
+    """Give black or white, whichever is easier to read on a colour.
+
+    Example:
+        >>> ink_on("#0072B2"), ink_on("#E69F00")
+        ('#ffffff', '#000000')
+    """
+    return "#000000" if luminance(colour) > 0.179 else "#ffffff"
+
+
+def luminance(colour: str) -> float:
+    """Give the relative luminance of ``"#RRGGBB"``, from 0 for black to 1 for white.
+
+    Note:
+        As WCAG 2.2 defines it; contrasts are ratios of luminances, each raised by 0.05.
+    """
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @contextlib.contextmanager

@@ -204,7 +204,7 @@ def _conflict_shade(ax: Axes, line: Line, look: Theme) -> list[Artist]:
             ax.axvspan(left, right, color=look.ink, alpha=0.22 * strength, lw=0, zorder=0)
     if not strengths.any():
         return []
-    most = f"conflict, the darker the more (at most {strengths.max():.2f})"
+    most = f"conflict, as strong as the shade (at most {strengths.max():.2f})"
     return [Patch(facecolor=look.ink, alpha=0.15, label=most)]
 
 

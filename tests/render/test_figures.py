@@ -178,6 +178,14 @@ def test_deltas_stack_to_one():
         assert [b.get_width() for b in bars] == pytest.approx(list(p.delta.shares.values()))
 
 
+def test_pieces_of_a_delta_carry_letters():
+    whole = scenes.step()
+    written = [t.get_text() for t in plot.deltas(whole).texts]
+    wide = sum(abs(v) >= 0.09 for p in whole for v in p.delta.shares.values())
+    assert len(written) == wide
+    assert set(written) == {"A", "P", "N"}
+
+
 def test_it_says_what_is_wrong():
     with pytest.raises(NoSuchStepError, match="empty"):
         plot.history(Recording())

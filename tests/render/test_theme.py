@@ -10,14 +10,8 @@ from gradflow.record import RESERVED
 from gradflow.render import theme
 
 
-def luminance(colour):
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 def contrast(a, b):
-    bright, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    bright, dark = sorted((theme.luminance(a), theme.luminance(b)), reverse=True)
     return (bright + 0.05) / (dark + 0.05)
 
 
@@ -28,6 +22,19 @@ def test_texts_and_lanes_stand_out(look):
         assert contrast(getattr(look, name), look.panel) >= 4.5
     for colour in theme.PALETTE[:3]:
         assert contrast(colour, look.paper) >= 3
+
+
+def test_luminance_is_that_of_the_standard():
+    assert theme.luminance("#ffffff") == pytest.approx(1.0)
+    assert theme.luminance("#000000") == 0.0
+    assert contrast("#777777", "#ffffff") == pytest.approx(
+        4.48, abs=0.01
+    )  # the well-known grey just short of 4.5
+
+
+@pytest.mark.parametrize("colour", theme.PALETTE)
+def test_letters_can_be_read_on_every_branch(colour):
+    assert contrast(theme.ink_on(colour), colour) >= 4.5
 
 
 def test_the_first_three_branches_have_the_colours_of_the_project():
