@@ -38,5 +38,6 @@ def asgd(step: Stepped) -> Frozen:
     if eta is None:  # the first step takes lr, rounded as the optimizer keeps it
         double = torch.get_default_dtype() == torch.float64
         eta = torch.as_tensor(step.option("lr"), dtype=torch.float64 if double else torch.float32)
-    eta = precise(eta)
-    return Frozen(gradient=-eta, theta=-eta * step.group["lambd"], penalty=step.option("weight_decay"))
+    eta, decay = precise(eta), step.group["lambd"]
+    theta = 0.0 if is_zero(decay) else -eta * decay
+    return Frozen(gradient=-eta, theta=theta, penalty=step.option("weight_decay"))
