@@ -203,18 +203,27 @@ def luminance(colour: str) -> float:
 def applied(theme: str) -> Iterator[Theme]:
     """Draw in a theme: matplotlib's settings are ours inside the block and found as they were after it.
 
+    Only the settings that the theme makes are put back. Restoring all of them would undo what pyplot itself
+    sets when its first figure is made: in a notebook no figure would be shown from then on.
+
     Example:
         >>> import matplotlib
         >>> with applied("dark") as look:
         ...     matplotlib.rcParams["text.color"] == look.ink
         True
     """
-    import matplotlib.style
+    import matplotlib
 
     look = find(theme)
     sheet = Path(__file__).with_name("gradflow.mplstyle")
-    with matplotlib.style.context([str(sheet), _settings(look)]):
+    ours: dict[str, object] = dict(matplotlib.rc_params_from_file(sheet, use_default_template=False))
+    ours |= _settings(look)
+    before = {name: matplotlib.rcParams[name] for name in ours}
+    try:
+        matplotlib.rcParams.update(ours)
         yield look
+    finally:
+        matplotlib.rcParams.update(before)
 
 
 def _settings(look: Theme) -> dict[str, str]:

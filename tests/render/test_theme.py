@@ -73,6 +73,16 @@ def test_settings_are_found_as_they_were_even_after_an_error():
     assert matplotlib.rcParams["axes.facecolor"] == before
 
 
+def test_what_pyplot_sets_for_itself_stays_set(monkeypatch):
+    """A notebook's backend switches ``interactive`` on with the first figure; without it, it shows none."""
+    import matplotlib
+
+    monkeypatch.setitem(matplotlib.rcParams, "interactive", False)
+    with theme.applied("light"):
+        matplotlib.rcParams["interactive"] = True
+    assert matplotlib.rcParams["interactive"] is True
+
+
 @given(st.text(min_size=1, max_size=80), st.integers(4, 60))
 def test_a_shortened_name_keeps_its_end(name, most):
     said = theme.short(name, most)
