@@ -146,7 +146,7 @@ def step_table(step: Step, *, most: int | None = None) -> Table:
         for p in shown
     ]
     left = len(step) - len(shown)
-    more = f"… {left} more: gradflow.render.text.table(step) shows all" if left else ""
+    more = f"… {left} more; print(gradflow.render.text.table(step)) shows all" if left else ""
     title = "Norm of each contribution, their sum and the delta"
     return Table(tuple(heads), tuple(cells), title, more, tuple(p.norms for p in shown))
 

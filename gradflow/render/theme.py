@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from gradflow.errors import InvalidArgumentError, did_you_mean
 from gradflow.record import RESERVED
@@ -216,14 +217,17 @@ def applied(theme: str) -> Iterator[Theme]:
 
     look = find(theme)
     sheet = Path(__file__).with_name("gradflow.mplstyle")
-    ours: dict[str, object] = dict(matplotlib.rc_params_from_file(sheet, use_default_template=False))
-    ours |= _settings(look)
-    before = {name: matplotlib.rcParams[name] for name in ours}
+    current = cast("MutableMapping[str, object]", matplotlib.rcParams)  # its keys are Literals
+    style_file = cast(
+        "Mapping[str, object]", matplotlib.rc_params_from_file(sheet, use_default_template=False)
+    )
+    ours = {**style_file, **_settings(look)}
+    before = {name: current[name] for name in ours}
     try:
-        matplotlib.rcParams.update(ours)
+        current.update(ours)
         yield look
     finally:
-        matplotlib.rcParams.update(before)
+        current.update(before)
 
 
 def _settings(look: Theme) -> dict[str, str]:
