@@ -58,6 +58,8 @@ def of_step(step: Step) -> tuple[Finding, ...]:
         *_absent(step),
         *_zero(step),
         *_unclaimed(step),
+        *_shared(step),
+        *_edited(step),
         *_residual(step),
         *_striking(step),
     )
@@ -142,8 +144,33 @@ def _unclaimed(step: Step) -> Iterator[Finding]:
     )
 
 
+def _shared(step: Step) -> Iterator[Finding]:
+    found = [p for p in step if p.norms.get("shared", 0.0) > 0.0]
+    if found:
+        yield Finding(
+            "note",
+            "shared",
+            f"{len(found)} of {len(step)} parameters lie behind something that several branches read: "
+            f"{_some([p.fqn for p in found])}.",
+            'gradflow.watch(..., stems="split") splits it exactly, for one more backward of it per branch.',
+        )
+
+
+def _edited(step: Step) -> Iterator[Finding]:
+    found = [p for p in step if p.norms.get("edited", 0.0) > 0.0]
+    if found:
+        most = max(found, key=lambda p: p.norms["edited"])
+        yield Finding(
+            "warning",
+            "edited",
+            f"The optimizer read another gradient than the backward brought, at {len(found)} of {len(step)} "
+            f"parameters; most at {most.fqn}.",
+            "Left over where zero_grad() was not called, clipped by value, or changed by hand or a hook.",
+        )
+
+
 def _residual(step: Step) -> Iterator[Finding]:
-    off = [p for p in step if p.residual != 0.0]  # nan counts too
+    off = [p for p in step if p.residual != 0.0 and not p.norms.get("unclaimed")]  # nan counts too
     if not off:
         return
     worst = max(off, key=lambda p: math.inf if math.isnan(p.residual) else p.residual)

@@ -165,8 +165,9 @@ class Recording(Sequence[Step]):
         Raises:
             MissingPackageError: pandas is not installed.
         """
-        frame = need("pandas", extra="lab", for_="recording.to_pandas()")
-        return frame.DataFrame([row for step in self for p in step for row in _rows(step, p)])
+        pandas = need("pandas", extra="lab", for_="recording.to_pandas()")
+        table: pd.DataFrame = pandas.DataFrame([row for step in self for p in step for row in _rows(step, p)])
+        return table
 
     def __repr__(self) -> str:
         from gradflow.render import text

@@ -76,7 +76,8 @@ def watch(
         AlreadyWatchedError: a parameter is being watched by another recorder.
 
     Example:
-        >>> encoder = nn.Linear(2, 2)
+        >>> import torch
+        >>> encoder = torch.nn.Linear(2, 2)
         >>> optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1)
         >>> with watch(encoder, optimizer, branches=("left", "right")) as flow:
         ...     loss = (encoder(torch.ones(1, 2)) - encoder(torch.zeros(1, 2))).square().sum()
@@ -194,8 +195,9 @@ class Recorder:
         return f"Recorder {state} {count} parameters of {self._targets.title}, {len(self.recording)} steps"
 
     def _hook(self, optimizer: Optimizer, position: int) -> Iterator[RemovableHandle]:
-        def before(_optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:  # whatever step() is given
-            self._session.optimizer_begins(position)
+        def before(_optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # whatever step() is given
+            has_closure = any(callable(a) for a in (*args[1:], *kwargs.values()))  # args[0] is the optimizer
+            self._session.optimizer_begins(position, has_closure=has_closure)
 
         def after(_optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
             self._session.optimizer_ends(position)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -101,12 +102,12 @@ class Session:
         else:
             self._observer.disarm()
 
-    def optimizer_begins(self, position: int) -> None:
+    def optimizer_begins(self, position: int, *, has_closure: bool) -> None:
         """An optimizer is about to step."""
         if position in self._stepped and self._stepped_in == -1:
             self.finish()
         if self._observer.is_armed:
-            self._observer.guarded(self._movers[position].before)
+            self._observer.guarded(partial(self._movers[position].before, has_closure=has_closure))
 
     def optimizer_ends(self, position: int) -> None:
         """An optimizer has stepped."""

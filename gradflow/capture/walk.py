@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import cast
 
 from torch import Tensor
@@ -106,11 +107,11 @@ def leaves_behind(node: Node) -> list[Tensor]:
 def is_in_checkpoint() -> bool:
     """Tell whether this runs inside the first, gradient-free pass of re-entrant checkpointing."""
     code = CheckpointFunction.forward.__code__
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code is code:
             return True
-        frame = frame.f_back  # type: ignore[assignment]  # None above the outermost
+        frame = frame.f_back
     return False
 
 
