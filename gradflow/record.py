@@ -22,7 +22,7 @@ from gradflow.metrics import Gram
 
 Kept = TypeVar("Kept")
 
-__all__ = ["RESERVED", "Contributions", "Delta", "Finding", "ParamStep", "Use"]
+__all__ = ["RESERVED", "Contributions", "Delta", "Finding", "ParamStep", "TermTable", "Use"]
 
 RESERVED = (
     "unclaimed",
@@ -141,6 +141,48 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class TermTable:
+    """What each term of a loss sent along each branch into one parameter: the branch × term table.
+
+    Shapes: ``B`` contributors, ``T`` terms.
+
+    Attributes:
+        contributors: Branches and other contributors, the rows of the table.
+        terms: Named terms, the columns; ``"unclaimed"`` is what came through no named term.
+        gram: Inner products of all cells, row by row. Shape ``[B * T, B * T]``, squared gradient units.
+    """
+
+    contributors: tuple[str, ...]
+    terms: tuple[str, ...]
+    gram: Gram
+
+    @property
+    def norms(self) -> NDArray[np.float64]:
+        """Norm of each cell. Shape ``[B, T]``, in gradient units."""
+        return metrics.norms(self.gram).reshape(len(self.contributors), len(self.terms))
+
+    @property
+    def by_term(self) -> Contributions:
+        """What each term sent along all branches together, with the measures of contributions."""
+        gram = self._blocks().sum(axis=(0, 2))
+        return Contributions(self.terms, gram, metrics.total_norm(gram))
+
+    def along(self, branch: str) -> Contributions:
+        """Give what each term sent along one branch.
+
+        Raises:
+            NoSuchBranchError: no row of that name.
+        """
+        row = _position(self.contributors, branch, where="terms.along")
+        gram = self._blocks()[row, :, row, :]
+        return Contributions(self.terms, gram, metrics.total_norm(gram))
+
+    def _blocks(self) -> NDArray[np.float64]:
+        b, t = len(self.contributors), len(self.terms)
+        return self.gram.reshape(b, t, b, t)
+
+
+@dataclass(frozen=True, slots=True)
 class Contributions:
     """What several contributors brought to one parameter, layer or model in one step.
 
@@ -222,6 +264,7 @@ class ParamStep(Contributions):
             in arrival order and what the leaf received; 0.0 when conserved bitwise.
         scale: What the optimizer read as a multiple of what the leaf received (clipping, loss scaling).
         uses: Every edge into the parameter, with the norm of its gradient.
+        terms: What each named term of the loss sent along each branch; None if no term was named.
         tensors: The contributions as arrays, when they were kept.
         total_tensor: What the leaf received, when tensors were kept.
     """
@@ -232,6 +275,7 @@ class ParamStep(Contributions):
     residual: float = 0.0
     scale: float = 1.0
     uses: tuple[Use, ...] = ()
+    terms: TermTable | None = None
     tensors: Mapping[str, NDArray] | None = field(default=None, repr=False, compare=False)
     total_tensor: NDArray | None = field(default=None, repr=False, compare=False)
 

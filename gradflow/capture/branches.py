@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
 
 import torch
 
+from gradflow.capture.stems import Rows
 from gradflow.errors import InvalidArgumentError
 from gradflow.record import RESERVED
 
@@ -67,6 +69,65 @@ class branch:  # noqa: N801 - reads as a verb in `with gradflow.branch("anchor")
             planter.claim(tensor, self.name)
         return tensor
 
+    @staticmethod
+    def rows(output: torch.Tensor, rows: Mapping[str, Rows]) -> torch.Tensor:
+        """Tell the branches of a batch apart that were concatenated before one forward.
+
+        To autograd such a batch is one path. Each branch's rows of the gradient that comes back to
+        ``output`` are sent through the encoder on their own, in a pass of their own before the user's: exact
+        as a decomposition, batch normalisation included, at the price of one more backward of the encoder
+        per branch. ``.grad`` is untouched. Rows of no branch count as ``unclaimed``.
+
+        Args:
+            output: What the encoder made of the whole batch; rows along its first dimension.
+            rows: Which rows are whose: ``{"anchor": slice(0, 8), "positive": slice(8, 16)}``; a slice, a list
+                of positions, or a boolean mask.
+
+        Returns:
+            The same tensor.
+
+        Raises:
+            InvalidArgumentError: a name cannot be a branch, or a row is claimed twice or does not exist.
+
+        Example:
+            >>> encoder = torch.nn.Linear(2, 2)
+            >>> z = branch.rows(encoder(torch.ones(4, 2)), {"left": slice(0, 2), "right": slice(2, 4)})
+        """
+        from gradflow.capture.planting import planters_behind
+
+        _check_rows(output, rows)
+        for planter in planters_behind(output):
+            planter.divide_rows(output, dict(rows))
+        return output
+
+    @staticmethod
+    def term(name: str, value: torch.Tensor) -> torch.Tensor:
+        """Name a term of the loss, such as a distance: what it sends to each parameter is told apart.
+
+        Shown in ``step[fqn].terms``, a table of branches × terms. Each term costs one more backward of what
+        lies behind it; ``.grad`` is untouched. Name terms of which none contains another.
+
+        Args:
+            name: Name of the term; several tensors may share one.
+            value: The term, of any shape.
+
+        Returns:
+            The same tensor.
+
+        Raises:
+            InvalidArgumentError: the name is empty or reserved.
+
+        Example:
+            >>> encoder = torch.nn.Linear(2, 2)
+            >>> pull = branch.term("pull", encoder(torch.ones(1, 2)).norm())
+        """
+        from gradflow.capture.planting import planters_behind
+
+        check_name(name, where="gradflow.branch.term")
+        for planter in planters_behind(value):
+            planter.name_term(value, name)
+        return value
+
     def __repr__(self) -> str:
         return f"branch({self.name!r})"
 
@@ -93,4 +154,27 @@ def check_name(name: object, *, where: str) -> None:
             f"{name!r} is the name of a contributor that is no branch",
             where=where,
             do=f"choose a name other than {', '.join(RESERVED)}",
+        )
+
+
+def _check_rows(output: torch.Tensor, rows: Mapping[str, Rows]) -> None:
+    where = "gradflow.branch.rows"
+    size = output.shape[0] if output.ndim else 0
+    taken = torch.zeros(size, dtype=torch.int64)
+    for name, chosen in rows.items():
+        check_name(name, where=where)
+        try:
+            taken[chosen] += 1
+        except (IndexError, TypeError, ValueError) as error:
+            raise InvalidArgumentError(
+                f"rows[{name!r}] = {chosen!r:.60} does not choose among {size} rows",
+                where=where,
+                do='give a slice, a list of positions or a mask, as in {"anchor": slice(0, 8)}',
+            ) from error
+    twice = taken.gt(1).nonzero().flatten().tolist()
+    if twice:
+        raise InvalidArgumentError(
+            f"row {twice[0]} is given to more than one branch",
+            where=where,
+            do="give every row to one branch; rows of no branch count as unclaimed",
         )

@@ -96,6 +96,7 @@ class Window:
         calls: All calls; a parent stands before its children, an origin before what derives from it.
         counts: Calls so far of each module, by ``id``.
         contexts: Names of branches opened around any call, with or without gradients.
+        terms: Names of terms of the loss, in the order they were named.
         first_passes: First passes of checkpoints, by module and inputs.
         outside: Stands for the stretches outside any call, where they read what a call made.
     """
@@ -105,6 +106,7 @@ class Window:
     calls: list[Call] = field(default_factory=list)
     counts: dict[int, int] = field(default_factory=dict)
     contexts: dict[str, None] = field(default_factory=dict)
+    terms: dict[str, None] = field(default_factory=dict)
     first_passes: dict[tuple[int, ...], list[Call]] = field(default_factory=dict)
     outside: Call = field(init=False)
 

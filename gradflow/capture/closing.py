@@ -17,7 +17,7 @@ from gradflow.capture.ledger import Account
 from gradflow.capture.movement import Move
 from gradflow.capture.reading import read
 from gradflow.capture.reduce import Harvest, gram, norm
-from gradflow.record import RESERVED, Delta, ParamStep, Use
+from gradflow.record import RESERVED, Delta, ParamStep, TermTable, Use
 from gradflow.updates.splitter import Split
 
 __all__ = ["Entry", "close"]
@@ -32,10 +32,12 @@ class Entry:
     move: Move | None
 
 
-def close(entries: Iterable[Entry], branches: Sequence[str]) -> dict[str, ParamStep]:
+def close(
+    entries: Iterable[Entry], branches: Sequence[str], terms: Sequence[str] = ()
+) -> dict[str, ParamStep]:
     """Turn accounts and moves into records, by FQN, with one transfer per device."""
     harvest = Harvest()
-    drafts = [_Draft(entry, branches, harvest) for entry in entries]
+    drafts = [_Draft(entry, branches, terms, harvest) for entry in entries]
     harvest.fetch()
     return {draft.fqn: draft.record() for draft in drafts}
 
@@ -43,7 +45,7 @@ def close(entries: Iterable[Entry], branches: Sequence[str]) -> dict[str, ParamS
 class _Draft:
     """One parameter's record while its numbers are still on the device."""
 
-    def __init__(self, entry: Entry, branches: Sequence[str], harvest: Harvest) -> None:
+    def __init__(self, entry: Entry, branches: Sequence[str], terms: Sequence[str], harvest: Harvest) -> None:
         account, move = entry.account, entry.move
         reading = move.reading if move is not None else read(account)
         self.fqn = entry.names[0]
@@ -58,6 +60,7 @@ class _Draft:
         self._scale = None if reading.scale is None else harvest.add(reading.scale)
         self._residuals = [harvest.add(r) for r in account.residuals]
         self._uses = [None if use.norm is None else harvest.add(use.norm) for use in account.uses]
+        self._terms = _TermDraft(account, self._order, terms, harvest) if account.cells else None
         self._delta = None if move is None else _DeltaDraft(account.param, move, branches, harvest)
 
     def record(self) -> ParamStep:
@@ -78,6 +81,7 @@ class _Draft:
             residual=max((slot.number for slot in self._residuals), default=0.0),
             scale=1.0 if self._scale is None else self._scale.number,
             uses=tuple(self._use(i, norms) for i in range(len(account.uses))),
+            terms=None if self._terms is None else self._terms.record(),
             tensors={name: _array(self._rows[name]) for name in order} if account.keep else None,
             total_tensor=self._total_array() if account.keep else None,
         )
@@ -92,6 +96,35 @@ class _Draft:
     def _total_array(self) -> NDArray:
         total = self._entry.account.total
         return np.zeros(tuple(self._entry.account.param.shape)) if total is None else _array(total)
+
+
+class _TermDraft:
+    """The branch × term table of one parameter while its numbers are still on the device."""
+
+    def __init__(
+        self, account: Account, contributors: Sequence[str], terms: Sequence[str], harvest: Harvest
+    ) -> None:
+        rest = {name: _rest(whole, account, name) for name, whole in account.sums.items()}
+        self._rows = tuple(name for name in contributors if name in account.sums)
+        self._terms = (*terms, "unclaimed")
+        blank = torch.zeros_like(account.param)
+        cells = [
+            account.cells.get((row, term), blank) if term in terms else rest[row]
+            for row in self._rows
+            for term in self._terms
+        ]
+        self._gram = harvest.add(gram(cells), (len(cells), len(cells)))
+
+    def record(self) -> TermTable:
+        return TermTable(self._rows, self._terms, self._gram.array)
+
+
+def _rest(whole: Tensor, account: Account, name: str) -> Tensor:
+    """Give what a contributor brought through no named term."""
+    for (contributor, _), cell in account.cells.items():
+        if contributor == name:
+            whole = whole - cell
+    return whole
 
 
 class _DeltaDraft:

@@ -60,6 +60,7 @@ class Backward:
     Attributes:
         arrivals: Uses and what each brought, in arrival order.
         parts: What came through stems to a use, by contributor.
+        terms: What named terms of the loss sent to each use.
         residual: How far they were from the leaf's total; None while conserved bitwise.
         remainder: What the leaf received beyond the arrivals; None while conserved bitwise.
         was_clear: Whether ``.grad`` was None before.
@@ -69,6 +70,7 @@ class Backward:
 
     arrivals: list[tuple[Edge, Tensor]] = field(default_factory=list)
     parts: dict[Edge, list[Part]] = field(default_factory=dict)
+    terms: list[tuple[Edge, str, Tensor]] = field(default_factory=list)
     residual: Tensor | None = None
     remainder: Tensor | None = None
     was_clear: bool = False
@@ -86,6 +88,7 @@ class Account:
         pending: Backward calls under way, by id of their graph task.
         sums: Contribution of each contributor so far, in the order they first arrived.
         owned: Contributors whose sum is a tensor of ours, which may be added to in place.
+        cells: What each named term of the loss sent along each branch, by (contributor, term).
         uses: Every use that brought something.
         residuals: Residuals of the backwards that were not conserved bitwise.
         total: What the leaf received so far; None while ``.grad`` itself is just that.
@@ -98,6 +101,7 @@ class Account:
     pending: dict[int, Backward] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)
     owned: set[str] = field(default_factory=set)
+    cells: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     uses: list[Arrival] = field(default_factory=list)
     residuals: list[Tensor] = field(default_factory=list)
     total: Tensor | None = None
@@ -127,6 +131,10 @@ class Account:
         """Take in what one contributor sent through a stem to a use, ahead of the sum that will arrive."""
         self._backward(task).parts.setdefault(edge, []).append(part)
 
+    def divide_by_term(self, task: int, edge: Edge, term: str, gradient: Tensor) -> None:
+        """Take in what one term of the loss sent to a use, ahead of the sum that will arrive."""
+        self._backward(task).terms.append((edge, term, gradient))
+
     def receive(self, task: int, total: Tensor) -> None:
         """Compare the arrivals with the sum that the leaf receives."""
         backward = self._backward(task)
@@ -149,6 +157,9 @@ class Account:
                 self._add_parts(edge, gradient, backward.parts[edge])
             else:
                 self._add(label(edge), edge, gradient)
+        for edge, term, gradient in backward.terms:
+            cell = (label(edge), term)
+            self.cells[cell] = self.cells[cell] + gradient if cell in self.cells else gradient
         if backward.residual is not None and backward.remainder is not None:
             self.residuals.append(backward.residual)
             self._sum("unclaimed", backward.remainder, is_ours=True)
@@ -157,7 +168,7 @@ class Account:
 
     def clear(self) -> None:
         """Forget the step."""
-        self.sums, self.owned, self.uses, self.residuals = {}, set(), [], []
+        self.sums, self.owned, self.uses, self.residuals, self.cells = {}, set(), [], [], {}
         self.total, self.probe, self.grad_stamp = None, None, None
 
     def _backward(self, task: int) -> Backward:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
 from gradflow.capture.calls import Window
@@ -28,14 +29,16 @@ from gradflow.record import RESERVED, Finding
 __all__ = ["Observer"]
 
 _numbers = itertools.count()
+_A_CAST = 4  # a stem of so few nodes costs nothing worth telling
 
 
 class _Split(NamedTuple):
     """A pass through a stem that is under way: in which backward, and for whom."""
 
     task: int
-    contributor: str
+    name: str
     is_reduced: bool
+    is_term: bool
 
 
 class Observer:
@@ -63,6 +66,7 @@ class Observer:
         self.labeller = Labeller()
         self.reports: list[Finding] = []
         self.is_complete = True
+        self.passes = [0, 0]  # extra passes through stems in this step, and through how many nodes
         self.planter = Planter(f"gradflow:{next(_numbers)}", self, named, splits_trunks=splits_trunks)
         self._names = names
         self._keeps = keeps
@@ -117,7 +121,7 @@ class Observer:
             account.clear()
         self.labeller.forget()
         self._strangers.clear()
-        self.reports, self.is_complete = [], True
+        self.reports, self.is_complete, self.passes = [], True, [0, 0]
         self._windows = [] if self._window_is_over else self._windows[-1:]
 
     @property
@@ -128,6 +132,11 @@ class Observer:
         used = [account.sums for account in self.accounts.values()]
         names = itertools.chain(given, *(one.branches for one in labels), *used)
         return tuple(name for name in dict.fromkeys(names) if name not in RESERVED)
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Named terms of the loss in the open step, in the order they were named."""
+        return tuple(dict.fromkeys(name for window in self._windows for name in window.terms))
 
     @property
     def misfit(self) -> str:
@@ -239,8 +248,10 @@ class Observer:
                 continue
             if split is None:
                 account.arrive(task, edge, gradient)
+            elif split.is_term:
+                account.divide_by_term(task, edge, split.name, gradient)
             elif self._label(edge) == SHARED:
-                account.divide(task, edge, Part(split.contributor, gradient, split.is_reduced))
+                account.divide(task, edge, Part(split.name, gradient, split.is_reduced))
         if split is None:
             for crossing in crossings:
                 self._enter(task, crossing, inputs[crossing.slot])
@@ -259,18 +270,32 @@ class Observer:
         task, node = self._in_backward(), torch._C._current_autograd_node()
         sent = stem.leave(task, arriving)
         is_met = self.labeller.of_mark(stem.mark) == SHARED
-        if node is None or not (is_met or UNCLAIMED in sent):
-            return
-        if not is_met:  # one branch by its place, and somebody unknown beside it
-            stem.mark.reach.add(stem.mark.window.outside)
+        if is_met or UNCLAIMED in sent:
+            if not is_met:  # one branch by its place, and somebody unknown beside it
+                stem.mark.reach.add(stem.mark.window.outside)
+            self._send(node, stem, sent, task)
+        if stem.terms:
+            self._send(node, stem, stem.through_terms(arriving), task, are_terms=True)
 
-        def begin(contributor: str, is_reduced: bool) -> None:
-            self._split = _Split(task, contributor, is_reduced)
+    def _send(
+        self,
+        node: Node,
+        stem: Stem,
+        sent: dict[str, dict[int, Tensor]],
+        task: int,
+        *,
+        are_terms: bool = False,
+    ) -> None:
+        def begin(name: str, is_reduced: bool) -> None:
+            self._split = _Split(task, name, is_reduced, are_terms)
 
         try:
             send_through(node, stem, sent, begin)
         finally:
             self._split = None
+        if stem.size > _A_CAST:
+            self.passes[0] += len(sent)
+            self.passes[1] += len(sent) * stem.size
 
     def _receive(self, key: int, total: Tensor) -> None:
         if self._split is not None:

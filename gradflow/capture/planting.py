@@ -20,7 +20,7 @@ from torch.autograd.graph import Node
 
 from gradflow.capture import branches
 from gradflow.capture.calls import Call, Mark, Window
-from gradflow.capture.stems import Crossing, Stem
+from gradflow.capture.stems import Crossing, Rows, Stem
 from gradflow.capture.walk import (
     fresh_nodes,
     is_cast_of_leaf,
@@ -138,6 +138,42 @@ class Planter:
         for node in fresh:
             self._mark(node, Mark(window, call, name), None)
         self._read([child for node in fresh for child in upstream(node)], call)
+
+    def divide_rows(self, output: Tensor, rows: dict[str, Rows]) -> None:
+        """Divide what comes back to a tensor by rows: each branch's go through what made it on their own."""
+        node = output.grad_fn
+        if node is None:
+            return
+        window = self._sink.window()
+        self._mark_fresh([node], window, None, None)
+        stem = self._guarded(node)
+        stem.rows.setdefault(output.output_nr, {}).update(rows)
+        window.contexts.update(dict.fromkeys(rows))
+        readers = [Call("", 0, 0, window, branch=name) for name in rows]
+        for reader in (*readers, window.outside):
+            self._spread(node, lambda m, reader=reader: _add(m.reach, reader))  # type: ignore[misc]
+
+    def name_term(self, value: Tensor, name: str) -> None:
+        """Tell apart what comes back to a tensor as a term of the loss."""
+        if value.grad_fn is None:
+            return
+        window = self._sink.window()
+        window.terms[name] = None
+        self._mark_fresh([value.grad_fn], window, None, None)
+        self._guarded(value.grad_fn).terms[value.output_nr] = name
+
+    def _guarded(self, node: Node) -> Stem:
+        """Give the stem that a node is, with a pre-hook on it."""
+        mark = mark_of(node, self.key)
+        assert mark is not None, "a stem is marked before it is guarded"
+        if mark.stem is None:
+            mark.stem = Stem(mark)
+        if not mark.stem.leaves:
+            leaves, mark.stem.size = leaves_behind(node)
+            mark.stem.leaves = [leaf for leaf in leaves if self._sink.knows(leaf)]
+            if mark.stem.leaves:
+                node.register_prehook(self._sink.guard(mark.stem))
+        return mark.stem
 
     def _frames(self) -> list[_Frame]:
         frames: list[_Frame] | None = getattr(self._local, "frames", None)
@@ -275,10 +311,8 @@ class Planter:
             return None
         if mark.stem is None:
             mark.stem = Stem(mark)
-        if not mark.stem.leaves and (is_trunk or mark.reach or is_cast_of_leaf(node)):
-            mark.stem.leaves = [leaf for leaf in leaves_behind(node) if self._sink.knows(leaf)]
-            if mark.stem.leaves:
-                node.register_prehook(self._sink.guard(mark.stem))
+        if is_trunk or mark.reach or is_cast_of_leaf(node):
+            return self._guarded(node)
         return mark.stem
 
     def _could_be_stem(self, node: Node, mark: Mark) -> bool:

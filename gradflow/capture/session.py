@@ -163,7 +163,7 @@ class Session:
             for key, account in accounts
             if key in self._moves or not (account.is_empty or (self._movers and account.is_cleared))
         ]
-        parameters = close(entries, branches)
+        parameters = close(entries, branches, observer.terms)
         if observer.misfit:
             observer.warn_once(f"{observer.misfit}. {_USE_BRANCH}", about="misfit")
         self.shelf.append(
@@ -174,7 +174,7 @@ class Session:
                 scalars=_numbers(self._scalars),
                 complete=observer.is_complete,
                 skipped=is_skipped,
-                reports=tuple(observer.reports) + _misfit(observer.misfit),
+                reports=(*observer.reports, *_misfit(observer.misfit), *_passes(*observer.passes)),
             )
         )
 
@@ -191,3 +191,12 @@ def _misfit(text: str) -> tuple[Finding, ...]:
     if not text:
         return ()
     return (Finding("warning", "branches-misfit", text, _USE_BRANCH),)
+
+
+def _passes(passes: int, nodes: int) -> tuple[Finding, ...]:
+    if not passes:
+        return ()
+    text = (
+        f"Telling apart what was asked for took {passes} more backward passes, through {nodes} nodes in all."
+    )
+    return (Finding("note", "passes", text),)

@@ -9,7 +9,7 @@ user's backward computes is not touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +18,10 @@ from torch.autograd.graph import GradientEdge, Node
 
 from gradflow.capture.calls import Mark
 
-__all__ = ["SHARED", "UNCLAIMED", "Crossing", "Stem", "send_through"]
+__all__ = ["SHARED", "UNCLAIMED", "Crossing", "Rows", "Stem", "send_through"]
+
+Rows = slice | Sequence[int] | Tensor
+"""Which rows of a batch: a slice, a list of positions, or a mask."""
 
 SHARED = "shared"
 UNCLAIMED = "unclaimed"
@@ -33,12 +36,18 @@ class Stem:
         leaves: The watched parameters behind it.
         cotangents: What each contributor sends into it, by backward (graph task), contributor and output.
         has_inner_readers: Backwards in which a node that is shared itself read it too.
+        rows: Which rows of an output belong to which branch, where one batch holds several.
+        terms: Names of the loss terms that an output is.
+        size: How many nodes lie behind it.
     """
 
     mark: Mark
     leaves: list[Tensor] = field(default_factory=list)
     cotangents: dict[int, dict[str, dict[int, Tensor]]] = field(default_factory=dict)
     has_inner_readers: set[int] = field(default_factory=set)
+    rows: dict[int, dict[str, Rows]] = field(default_factory=dict)
+    terms: dict[int, str] = field(default_factory=dict)
+    size: int = 0
 
     def enter(self, task: int, contributor: str, output: int, cotangent: Tensor) -> None:
         """Take in what one reader sends into the stem."""
@@ -50,12 +59,38 @@ class Stem:
     def leave(self, task: int, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
         """Give what each contributor sends; what no known reader sent is ``unclaimed``."""
         sent = self.cotangents.pop(task, {})
+        if self.rows:
+            return self._by_rows(arriving)
         if task in self.has_inner_readers:
             self.has_inner_readers.discard(task)
             return sent
         for output, whole in enumerate(arriving):
             rest = None if whole is None else _rest(whole, [s[output] for s in sent.values() if output in s])
             if rest is not None:
+                sent.setdefault(UNCLAIMED, {})[output] = rest
+        return sent
+
+    def through_terms(self, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
+        """Give what arrives at each named term of the loss."""
+        found: dict[str, dict[int, Tensor]] = {}
+        for output, name in self.terms.items():
+            whole = arriving[output]
+            if whole is not None:
+                found.setdefault(name, {})[output] = whole
+        return found
+
+    def _by_rows(self, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
+        sent: dict[str, dict[int, Tensor]] = {}
+        for output, whole in enumerate(arriving):
+            if whole is None:
+                continue
+            rest = whole.clone()
+            for name, rows in self.rows.get(output, {}).items():
+                part = torch.zeros_like(whole)
+                part[rows] = whole[rows]
+                rest[rows] = 0
+                sent.setdefault(name, {})[output] = part
+            if rest.device.type != "cpu" or bool(rest.any()):
                 sent.setdefault(UNCLAIMED, {})[output] = rest
         return sent
 

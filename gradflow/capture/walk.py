@@ -88,8 +88,8 @@ def is_cast_of_leaf(node: Node) -> bool:
     return child is not None and is_leaf_node(child)
 
 
-def leaves_behind(node: Node) -> list[Tensor]:
-    """Give every leaf that a node depends on, once."""
+def leaves_behind(node: Node) -> tuple[list[Tensor], int]:
+    """Give every leaf that a node depends on, once, and how many nodes are on the way."""
     found: dict[int, Tensor] = {}
     stack, seen = [node], {node}
     while stack:
@@ -101,7 +101,7 @@ def leaves_behind(node: Node) -> list[Tensor]:
                 found[id(leaf_of(child))] = leaf_of(child)
             else:
                 stack.append(child)
-    return list(found.values())
+    return list(found.values()), len(seen)
 
 
 def is_in_checkpoint() -> bool:

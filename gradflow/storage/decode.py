@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradflow.metrics import Gram
-from gradflow.record import Delta, Finding, ParamStep, Use
+from gradflow.record import Delta, Finding, ParamStep, TermTable, Use
 from gradflow.recording import Step
 from gradflow.storage.rows import COMPLETE, DTYPES, SKIPPED, ArrayRow, ParamRow, Phrase, StepRow, to_phrase
 
@@ -38,7 +38,7 @@ def decode_step(row: StepRow, parameters: Mapping[str, ParamStep], look: Look) -
 
 def decode_param(row: ParamRow, look: Look, fetch: Fetch) -> ParamStep:
     """Give the parameter of a row, with the tensors that were kept of it."""
-    contributors, absent, tensors, has_total, movers, parts, has_tensor = look(row.layout)
+    contributors, absent, tensors, has_total, movers, parts, has_tensor, cells = look(row.layout)
     fqn, all_names, shape = look(row.identity)
     uses = [look(number) for number in np.frombuffer(row.uses, "<u4").tolist()]
     reals = _Reals(row.reals)
@@ -64,6 +64,7 @@ def decode_param(row: ParamRow, look: Look, fetch: Fetch) -> ParamStep:
             parts=_by_name(parts, arrays),
             tensor=next(arrays) if has_tensor else None,
         )
+    terms = None if cells is None else _terms(cells, reals)
     reals.done()
     return ParamStep(
         contributors=names(contributors),
@@ -77,9 +78,15 @@ def decode_param(row: ParamRow, look: Look, fetch: Fetch) -> ParamStep:
         residual=residual,
         scale=scale,
         uses=tuple(_use(use, norm) for use, norm in zip(uses, norms, strict=True)),
+        terms=terms,
         tensors=kept,
         total_tensor=total,
     )
+
+
+def _terms(cells: Phrase, reals: _Reals) -> TermTable:
+    rows, columns = (names(part) for part in cells)
+    return TermTable(rows, columns, reals.square(len(rows) * len(columns)))
 
 
 def decode_array(row: ArrayRow, look: Look) -> NDArray:

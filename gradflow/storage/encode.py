@@ -149,6 +149,7 @@ def _layout(p: ParamStep) -> Phrase:
         None if delta is None else tuple(delta.contributors),
         None if delta is None or delta.parts is None else tuple(delta.parts),
         int(delta is not None and delta.tensor is not None),
+        None if p.terms is None else (tuple(p.terms.contributors), tuple(p.terms.terms)),
     )
 
 
@@ -158,6 +159,9 @@ def _param_reals(p: ParamStep) -> bytes:
     if p.delta:
         blob += _reals([p.delta.norm, p.delta.parameter_norm, p.delta.residual])
         blob += _gram(p.delta.gram, p.delta.contributors, f"step[{p.fqn!r}].delta.gram")
+    if p.terms:
+        cells = [f"{b} {t}" for b in p.terms.contributors for t in p.terms.terms]
+        blob += _gram(p.terms.gram, cells, f"step[{p.fqn!r}].terms.gram")
     return blob
 
 
