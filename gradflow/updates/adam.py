@@ -134,5 +134,4 @@ def _power_by_number(beta: Tensor, count: Tensor) -> Tensor:
 
 def _decay(step: Stepped, *, decoupled: bool) -> tuple[Scalar, Scalar]:
     """Give weight decay as (penalty in the gradient, factor of the parameter): one of them is zero."""
-    rate = step.option("weight_decay")
-    return (0.0, -step.option("lr") * rate) if decoupled else (rate, 0.0)
+    return (0.0, step.decoupled()) if decoupled else (step.option("weight_decay"), 0.0)

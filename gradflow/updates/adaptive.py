@@ -60,7 +60,7 @@ def adafactor(step: Stepped) -> Frozen:
     relative = torch.clamp(1 / torch.as_tensor(step.count()) ** 0.5, max=lr)
     size = torch.clamp(theta.norm(2) / theta.numel() ** 0.5, min=least_size) * relative
     clipped = torch.clamp((factor * gradient).norm(2) / (theta.numel() ** 0.5 * step.group["d"]), min=1.0)
-    return Frozen(gradient=factor * (-size / clipped), theta=-lr * step.option("weight_decay"))
+    return Frozen(gradient=factor * (-size / clipped), theta=step.decoupled())
 
 
 def _adafactor_variance(step: Stepped, least: float) -> Tensor:

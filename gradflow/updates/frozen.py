@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gradflow.updates.working import as_read, named_entries, precise, working
@@ -46,12 +45,12 @@ class Ema:
         """What of the old average remains."""
         return 1.0 - self.weight
 
-    def __call__(self, old: Tensor, gradient: Tensor) -> Tensor:
-        """Advance one buffer by one step."""
+    def advance_(self, buffer: Tensor, gradient: Tensor) -> Tensor:
+        """Advance a buffer by one step, in place; the gradient may be a zero without dimensions."""
         weight = self.weight
         if isinstance(weight, Tensor):
-            weight = weight.to(device=gradient.device, dtype=gradient.dtype, non_blocking=True)
-        return torch.lerp(old, gradient, weight)
+            weight = weight.to(device=buffer.device, dtype=buffer.dtype, non_blocking=True)
+        return buffer.lerp_(gradient, weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +65,12 @@ class Accumulate:
     keep: Scalar
     take: Scalar = 1.0
 
-    def __call__(self, old: Tensor, gradient: Tensor) -> Tensor:
-        """Advance one buffer by one step."""
-        return (old * self.keep + gradient * self.take).to(gradient.dtype)
+    def advance_(self, buffer: Tensor, gradient: Tensor) -> Tensor:
+        """Advance a buffer by one step, in place; the gradient may be a zero without dimensions."""
+        buffer.mul_(self.keep)
+        if isinstance(self.take, Tensor):
+            return buffer.addcmul_(gradient, self.take.to(buffer.dtype))
+        return buffer.add_(gradient, alpha=self.take)
 
 
 Recurrence = Ema | Accumulate
@@ -134,6 +136,15 @@ class Stepped:
         """Give the number of this step, from 1, in double precision."""
         step = self.state["step"]
         return precise(step) if isinstance(step, Tensor) else float(step)
+
+    def decoupled(self) -> Scalar:
+        """Give what ``theta *= 1 - lr * weight_decay`` adds of theta; a tensor ``lr`` rounds it as it is."""
+        lr, rate = self.option("lr"), self.option("weight_decay")
+        if is_zero(rate):
+            return 0.0
+        if isinstance(lr, Tensor) and not self.group.get("fused"):
+            return (1 - lr * rate) - 1
+        return -lr * rate
 
     def gradient(self) -> Tensor:
         """Give the whole gradient that the optimizer read, dense, its sign turned if it maximizes."""

@@ -88,15 +88,17 @@ class Memory:
             recurrence: How a buffer takes in a gradient.
             skipped: A tensor of no dimensions, true when the optimizer did not move after all; or None.
         """
-        example = next(iter((*gradients.values(), *self.buffers.values())), None)
-        if example is None:
-            return {}
-        nothing = torch.zeros((), dtype=example.dtype, device=example.device)
         self._keep = _as_number(recurrence)
-        for name in (*gradients, *(n for n in self.buffers if n not in gradients)):
-            old = self.buffers.get(name, nothing)
-            new = recurrence(old, gradients.get(name, nothing))
-            self.buffers[name] = new if skipped is None else torch.where(skipped, old, new)
+        for name, gradient in gradients.items():
+            if name not in self.buffers:
+                self.buffers[name] = torch.zeros_like(gradient)
+        for name, buffer in self.buffers.items():
+            gradient = gradients[name] if name in gradients else buffer.new_zeros(())
+            if skipped is None:
+                recurrence.advance_(buffer, gradient)
+            else:
+                advanced = recurrence.advance_(buffer.clone(), gradient)
+                self.buffers[name] = torch.where(skipped, buffer, advanced)
         self._fade(gradients)
         return dict(self.buffers)
 

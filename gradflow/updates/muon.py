@@ -46,7 +46,7 @@ def muon(step: Stepped) -> Frozen | str:
         gradient=look_ahead if nesterov else 0.0,
         momentum=look_back if nesterov else orthogonalize,
         memory=Ema(1 - mu),
-        theta=-step.option("lr") * step.option("weight_decay"),
+        theta=step.decoupled(),
         rounds=True,
         note=_NOTE,
     )

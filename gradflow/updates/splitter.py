@@ -120,7 +120,7 @@ class DeltaSplitter:
             copies={name: working(state[name]).clone() for name in rule.before if name in state},
             fresh=own is None,
             scale=scalar(getattr(self._optimizer, "grad_scale", None)),
-            skipped=scalar(getattr(self._optimizer, "found_inf", None)),
+            skipped=self._skipped(param),
         )
 
     def after(self, param: Tensor, theta_before: Tensor) -> Split:
@@ -199,6 +199,11 @@ class DeltaSplitter:
         buffers = memory.advance(gradients, frozen.memory, skipped)
         memory.mark(self._optimizer.state.get(param, {}))
         return buffers
+
+    def _skipped(self, param: Tensor) -> Tensor | None:
+        """Tell, on the device, whether a fused step finds infinities and stays; its kernels test for 1."""
+        found = scalar(getattr(self._optimizer, "found_inf", None))
+        return None if found is None else found.to(param.device, non_blocking=True) == 1
 
     def _whole(self, param: Tensor, reason: str) -> Split:
         """Show a step whole, and forget whose the momentum is that it leaves."""

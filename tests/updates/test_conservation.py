@@ -72,6 +72,24 @@ def test_capturable_steps_count_in_tensors(family, foreach, dtype, monkeypatch):
     assert_conserved(steps, rule=family.name)
 
 
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("family", chosen(CAPTURABLE), ids=lambda family: family.name)
+def test_float64_parameters_under_float32_counters(family, foreach, monkeypatch):
+    """torch rounds the schedule to float32, and not all its ways in one order: hence float32's law."""
+    name = "torch.optim.adam" if family.name == "AdamW" else family.optimizer.__module__
+    monkeypatch.setattr(sys.modules[name], "_get_capturable_supported_devices", lambda **_: ["cpu"])
+    params = parameters(torch.float64, family.shapes)
+    optimizer = family.optimizer(params, lr=family.lr, capturable=True, foreach=foreach)
+    assert_conserved(Training(optimizer).run(STEPS), rule=family.name, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_float64_parameters_under_a_float32_learning_rate(family):
+    params = parameters(torch.float64, family.shapes)
+    optimizer = family.optimizer(params, lr=torch.tensor(family.lr))
+    assert_conserved(Training(optimizer).run(STEPS), rule=family.name, tolerance=1e-6)
+
+
 @pytest.mark.parametrize("family", chosen(DIFFERENTIABLE), ids=lambda family: family.name)
 def test_differentiable_steps(family):
     params = [p.requires_grad_(False) for p in parameters(torch.float32, family.shapes)]
