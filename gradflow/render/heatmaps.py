@@ -74,8 +74,8 @@ class Sheet:
     def draw(self, title: tuple[str, str], rows: Sequence[Sequence[Panel]], said: Sequence[str]) -> None:
         """Draw title, panels, colour bars and caption from top to bottom."""
         name = short(title[0], int(self.width * 9))
-        self.text(_MARGIN, 0.20, name, size=11, weight="bold", ha="left")
-        self.text(_MARGIN, 0.41, title[1], colour=self.look.muted, ha="left")
+        self.text((_MARGIN, 0.20), name, size=11, bold=True, centred=False)
+        self.text((_MARGIN, 0.41), title[1], colour=self.look.muted, centred=False)
         top = _TITLE
         for row in rows:
             for column, panel in enumerate(row):
@@ -85,22 +85,23 @@ class Sheet:
         self.bars([panel for row in rows for panel in row], top)
         for line, words in enumerate(said):
             y = top + _BARS + _LINE * line + 0.05
-            self.text(_MARGIN, y, words, size=8, colour=self.look.muted, ha="left")
+            self.text((_MARGIN, y), words, size=8, colour=self.look.muted, centred=False)
 
     def text(
         self,
-        x: float,
-        y: float,
+        at: tuple[float, float],
         words: str,
         *,
         size: float = 9,
         colour: str = "",
-        weight: Literal["normal", "bold"] = "normal",
-        ha: Literal["left", "center"] = "center",
+        bold: bool = False,
+        centred: bool = True,
     ) -> None:
-        """Write at ``x``, ``y``, in inches from the top left corner."""
-        text = self.fig.text(x / self.width, 1 - y / self.height, words, va="center", ha=ha)
-        text.set(fontsize=size, color=colour or self.look.ink, fontweight=weight, parse_math=False)
+        """Write around ``at``, or from there to the right; in inches from the top left corner."""
+        ha: Literal["left", "center"] = "center" if centred else "left"
+        text = self.fig.text(at[0] / self.width, 1 - at[1] / self.height, words, va="center", ha=ha)
+        text.set(fontsize=size, color=colour or self.look.ink, fontweight="bold" if bold else "normal")
+        text.set_parse_math(False)
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         """Axes at a place in inches."""
@@ -114,9 +115,9 @@ class Sheet:
         middle = left + _SIDE / 2
         if panel.sign:
             y = top + _NAME + _SIDE / 2
-            self.text(left - _GAP / 2 + 0.02, y, panel.sign, size=17)
-        self.text(middle, top + _NAME / 2, short(panel.name, 22), size=9.5, weight="bold")
-        self.text(middle, top + _NAME + _SIDE + _NORM / 2 + 0.03, panel.under, size=8.5)
+            self.text((left - _GAP / 2 + 0.02, y), panel.sign, size=17)
+        self.text((middle, top + _NAME / 2), short(panel.name, 22), size=9.5, bold=True)
+        self.text((middle, top + _NAME + _SIDE + _NORM / 2 + 0.03), panel.under, size=8.5)
         ax = self.axes(left, top + _NAME, _SIDE, _SIDE)
         _framed(ax, panel, self.look)
         if panel.cells is None or panel.cells.size == 0:
