@@ -1,0 +1,172 @@
+"""The command line: ``gradflow demo`` trains a small network and shows what each path contributed.
+
+torch and matplotlib are imported inside the commands, so that ``gradflow --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradflow.errors import GradflowError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from gradflow.recording import Recording, Step
+    from gradflow.zoo import Scene
+
+__all__ = ["main"]
+
+MODELS = ("triplet", "contrastive")
+RATES = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3}
+INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: What follows ``gradflow`` on the command line; None for that of this process.
+
+    Returns:
+        The exit code: 0, 2 after an error of ours (told on stderr), 130 after Ctrl-C.
+    """
+    given = _parser().parse_args(arguments)
+    try:
+        return int(given.command(given))
+    except GradflowError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "See how the gradients of several paths meet in one shared weight."
+    parser = argparse.ArgumentParser(prog="gradflow", description=about)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    told = "train a small network and write what each path contributed: pictures, a report, a recording"
+    demo = commands.add_parser("demo", help=told, description=told.capitalize() + ".")
+    demo.set_defaults(command=_demo)
+    demo.add_argument("--model", choices=MODELS, default=MODELS[0], help="scene of the zoo (%(default)s)")
+    demo.add_argument("--steps", type=_positive, default=30, metavar="N", help="steps to train (%(default)s)")
+    demo.add_argument(
+        "--optimizer", choices=RATES, default="adam", help="what moves the weights (%(default)s)"
+    )
+    demo.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="for weights and batches (%(default)s)"
+    )
+    out = "folder for the files, made if need be (%(default)s)"
+    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help=out)
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _demo(given: argparse.Namespace) -> int:
+    path = _folder(given.out) / "recording.gradflow"
+    from gradflow import storage, zoo
+
+    scene = zoo.scene(given.model)
+    print(f"{scene.title}\n", flush=True)
+    try:
+        fqn = _train(scene, given, to=path)
+    except KeyboardInterrupt:
+        if path.exists():
+            print(f"\nStopped after {len(storage.load(path))} steps; they are in {path}", file=sys.stderr)
+        return INTERRUPTED
+    recording = storage.load(path)
+    _tell(recording.last)
+    files = [*_draw(recording.last, fqn, given.out), _report(recording, given.out), path]
+    print("\nWritten:", *files, sep="\n  ")
+    return 0
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"the folder {str(path)!r} cannot be made ({error.strerror})",
+            where="gradflow demo --out",
+            do="give another folder",
+        ) from error
+    return path
+
+
+def _optimizer(name: str, model: nn.Module) -> Optimizer:
+    import torch
+
+    if name == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=RATES[name], momentum=0.9)
+    kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+    return kind(model.parameters(), lr=RATES[name])
+
+
+def _train(scene: Scene, given: argparse.Namespace, *, to: Path) -> str:
+    """Train as ever, watched; give the FQN of the parameter whose tensors were kept."""
+    import torch
+    from tqdm import tqdm
+
+    from gradflow.capture.recorder import watch
+
+    torch.manual_seed(given.seed)
+    model: nn.Module = scene.build()
+    optimizer = _optimizer(given.optimizer, model)
+    fqn = next(name for name, p in model.named_parameters() if p.ndim >= 2)  # one with rows and columns
+    batches = islice(scene.batches(seed=given.seed), given.steps)
+    with watch(model, optimizer, branches=scene.watch_branches(model), keep=[fqn], to=to) as flow:
+        for batch in (bar := tqdm(batches, total=given.steps, unit="step")):
+            loss, scalars = scene.loss(model, batch)
+            flow.log(loss=loss, **scalars)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            bar.set_postfix(loss=f"{loss.item():.4f}")
+    return fqn
+
+
+def _tell(step: Step) -> None:
+    from gradflow.render import text
+
+    print(f"Step {step.index}: what each path contributed to each parameter")
+    print(text.table(step))
+    if step.findings:
+        print("\nFindings")
+    for finding in step.findings:
+        print(f"  {finding}")
+
+
+def _draw(step: Step, fqn: str, folder: Path) -> list[Path]:
+    from gradflow.render import figures
+
+    equation, flow = figures.equation(step, fqn), figures.flow(step)
+    return [
+        _saved(equation, folder / "equation.svg"),
+        _saved(equation, folder / "equation.png"),
+        _saved(flow, folder / "flow.svg"),
+    ]
+
+
+def _saved(figure: Any, file: Path) -> Path:  # Any: what a matplotlib figure is, only render knows
+    undated = {"Date": None} if file.suffix == ".svg" else {}
+    figure.savefig(file, dpi=200, metadata=undated)
+    return file
+
+
+def _report(recording: Recording, folder: Path) -> Path:
+    from gradflow.render.report import report
+
+    report(recording, folder / "report.html")
+    return folder / "report.html"

@@ -1,0 +1,161 @@
+"""The command line, run for real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+import gradflow
+from gradflow import cli, zoo
+from gradflow.cli import main
+
+HEAVY = {"torch", "numpy", "matplotlib", "sqlite3", "rich", "tqdm", "pandas"}
+ROOT = Path(__file__).parent.parent
+FILES = {"equation.png", "equation.svg", "flow.svg", "recording.gradflow", "report.html"}
+
+
+def fresh(*command):
+    """Run a fresh interpreter on ``command``, from the root of the checkout."""
+    run = [sys.executable, *map(str, command)]
+    return subprocess.run(run, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"]], ids=" ".join)
+def test_help_loads_nothing_heavy(arguments):
+    code = f"""
+import atexit, json, sys
+atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
+from gradflow.cli import main
+main({arguments})
+"""
+    run = fresh("-c", code)
+    assert run.returncode == 0
+    assert run.stdout.startswith(f"usage: gradflow {'demo ' if 'demo' in arguments else ''}")
+    assert not {name.partition(".")[0] for name in json.loads(run.stderr)} & HEAVY
+
+
+def test_python_m_gradflow_is_the_command_line():
+    run = fresh("-m", "gradflow", "demo", "--help")
+    assert run.returncode == 0
+    assert "--steps" in run.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["nonsense"], ["demo", "--steps", "0"], ["demo", "--steps", "x"], ["demo", "--model", "x"]],
+)
+def test_wrong_arguments_exit_with_2_and_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: gradflow")
+
+
+def test_an_error_of_ours_is_three_lines_on_stderr_and_exits_with_2(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert main(["demo", "--out", str(tmp_path / "file")]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    lines = told.err.splitlines()
+    assert lines[0].startswith(f"the folder '{tmp_path / 'file'}' cannot be made")
+    assert lines[1:] == ["  where: gradflow demo --out", "  do:    give another folder"]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """One demo as a user runs it: (its folder, the finished process)."""
+    out = tmp_path_factory.mktemp("demo") / "new" / "folder"
+    arguments = ["--model", "contrastive", "--steps", "3", "--optimizer", "sgd", "--seed", "1", "--out", out]
+    return out, fresh("-m", "gradflow", "demo", *arguments)
+
+
+def test_the_demo_writes_its_files_and_says_which(demo):
+    folder, run = demo
+    assert run.returncode == 0, run.stderr
+    assert {path.name for path in folder.iterdir()} == FILES
+    written = run.stdout.partition("Written:")[2].split()
+    assert {Path(name).name for name in written} == FILES
+
+
+def test_the_demo_tells_what_each_path_contributed(demo):
+    folder, run = demo
+    step = gradflow.load(folder / "recording.gradflow").last
+    assert step.branches == ("left", "right")
+    for fqn in step.params:
+        assert fqn in run.stdout
+    for finding in step.findings:
+        assert finding.text in run.stdout
+
+
+def test_the_demo_trains_with_a_bar(demo):
+    _, run = demo
+    assert "3/3" in run.stderr
+    assert "loss=" in run.stderr
+    assert "Warning" not in run.stderr
+
+
+def test_the_recording_of_the_demo_is_whole_and_exact(demo):
+    recording = gradflow.load(demo[0] / "recording.gradflow")
+    assert len(recording) == 3
+    for step in recording:
+        assert step.complete
+        assert "loss" in step.scalars
+        assert all(p.residual == 0.0 for p in step)
+        assert all(p.delta.rule == "SGD" for p in step)
+
+
+def test_the_pictures_of_the_demo_are_pictures(demo):
+    folder, _ = demo
+    for name in ("equation.svg", "flow.svg"):
+        assert ET.parse(folder / name).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert (folder / "equation.png").read_bytes().startswith(b"\x89PNG")
+    assert "<html" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def trained(path, *arguments):
+    """The recording of a demo's training alone, without its pictures."""
+    given = cli._parser().parse_args(["demo", "--steps", "2", *arguments])
+    assert cli._train(zoo.scene(given.model), given, to=path) == "blocks.0.conv.weight"
+    return gradflow.load(path)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_the_optimizer_can_be_chosen(optimizer, tmp_path):
+    step = trained(tmp_path / "run.gradflow", "--optimizer", optimizer).last
+    assert step.branches == ("anchor", "positive", "negative")
+    assert {p.delta.rule.lower() for p in step} == {optimizer}
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path):
+    losses = [trained(tmp_path / "run.gradflow", "--seed", seed).last.scalars["loss"] for seed in "334"]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_only_the_tensors_of_the_parameter_that_is_drawn_are_kept(tmp_path):
+    step = trained(tmp_path / "run.gradflow").last
+    assert [p.fqn for p in step if p.total_tensor is not None] == ["blocks.0.conv.weight"]
+
+
+def test_ctrl_c_keeps_what_was_recorded_and_exits_with_130(tmp_path):
+    """A real Ctrl-C, once the bar shows that training goes on."""
+    command = [sys.executable, "-m", "gradflow", "demo", "--steps", "100000", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        shown = ""
+        while "loss=" not in shown:
+            read = run.stderr.read(1)
+            assert read, shown
+            shown += read
+        os.kill(run.pid, signal.SIGINT)
+        rest = run.stderr.read()
+    assert run.returncode == 130
+    steps = len(gradflow.load(tmp_path / "recording.gradflow"))
+    assert steps >= 1
+    assert f"Stopped after {steps} steps; they are in {tmp_path / 'recording.gradflow'}" in rest
+    assert "Traceback" not in rest
