@@ -8,7 +8,7 @@ TESTS  ?= not slow and not browser and not gpu
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test check clean
+.PHONY: help setup demo assets lab test check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,11 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Train a small triplet network and write its pictures and its recording to demo/
 	$(BIN)/gradflow demo --out demo $(ARGS)
 
+assets: $(READY) ## Make the pictures of the README anew
+	$(BIN)/gradflow demo --out demo
+	mkdir -p assets
+	cp demo/equation.svg demo/flow.svg assets/
+
 lab: $(READY) ## Open JupyterLab on the notebooks
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) $(if $(wildcard notebooks),notebooks,.)
 
@@ -37,7 +42,7 @@ check: $(READY) ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 clean: ## Remove everything that these targets made
 	rm -rf .venv demo dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
