@@ -35,8 +35,8 @@ CONFLICT = 0.5
 CANCELLATION = 0.5
 """Cancellation from which a parameter is said to lose most of the branches' effort."""
 
-UNCLAIMED = 1e-3
-"""Fraction of the total's norm from which unclaimed gradient is a warning instead of a note."""
+UNCLAIMED = 0.05
+"""Fraction of the total from which unclaimed gradient is a warning; penalties on weights are mostly less."""
 
 RESIDUAL = 1e-5
 """Relative residual from which the sum is in doubt; below it, the order of summing explains it."""
@@ -89,8 +89,10 @@ def _state(step: Step) -> Iterator[Finding]:
 
 
 def _absent(step: Step) -> Iterator[Finding]:
+    """Branches that reached nothing, one by one; then those that missed the same parameters, together."""
+    alike: dict[tuple[str, ...], list[str]] = {}
     for branch in step.branches:
-        missed = [p.fqn for p in step if branch in p.absent or branch not in p.contributors]
+        missed = tuple(p.fqn for p in step if branch in p.absent or branch not in p.contributors)
         if step.parameters and len(missed) == len(step):
             yield Finding(
                 "warning",
@@ -100,12 +102,14 @@ def _absent(step: Step) -> Iterator[Finding]:
                 "Where that is meant (a stop-gradient), all is well.",
             )
         elif missed:
-            yield Finding(
-                "note",
-                "branch-absent",
-                f"Branch {branch!r} did not reach {len(missed)} of {len(step)} parameters: {_some(missed)}.",
-                where=missed[0] if len(missed) == 1 else "",
-            )
+            alike.setdefault(missed, []).append(branch)
+    for missed, branches in alike.items():
+        yield Finding(
+            "note",
+            "branch-absent",
+            f"{_named(branches)} did not reach {len(missed)} of {len(step)} parameters: {_some(missed)}.",
+            where=missed[0] if len(missed) == 1 else "",
+        )
 
 
 def _zero(step: Step) -> Iterator[Finding]:
@@ -115,11 +119,10 @@ def _zero(step: Step) -> Iterator[Finding]:
         if norms and not any(norms):
             dead.append(branch)
     if dead:
-        which = f"Branch {dead[0]!r}" if len(dead) == 1 else f"Branches {_some(dead)}"
         yield Finding(
             "warning",
             "branch-zero",
-            f"{which} arrived with exact zeros everywhere.",
+            f"{_named(dead)} arrived with exact zeros everywhere.",
             "A hinge whose margin is met gives zeros (a dead triplet): "
             "harder examples or a larger margin bring the gradient back.",
         )
@@ -170,6 +173,7 @@ def _edited(step: Step) -> Iterator[Finding]:
 
 
 def _residual(step: Step) -> Iterator[Finding]:
+    """Sums that do not add up; unclaimed gradient explains a residual and is told of elsewhere."""
     off = [p for p in step if p.residual != 0.0 and not p.norms.get("unclaimed")]  # nan counts too
     if not off:
         return
@@ -213,6 +217,10 @@ def _striking(step: Step) -> Iterator[Finding]:
 def _pairs(p: ParamStep, branches: Sequence[str], floor: float) -> Iterator[tuple[str, str]]:
     """Pairs of branches whose contributions to ``p`` both stand above the noise."""
     return combinations([b for b in branches if p.norms.get(b, 0.0) > floor], 2)
+
+
+def _named(branches: Sequence[str]) -> str:
+    return f"Branch {branches[0]!r}" if len(branches) == 1 else f"Branches {_some(branches)}"
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

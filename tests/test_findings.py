@@ -56,6 +56,23 @@ def test_a_branch_absent_somewhere_is_a_note_that_says_where():
     assert found.where == "fc.weight"
 
 
+def test_branches_that_missed_the_same_parameters_are_told_of_together():
+    whole = scenes.step(branches=scenes.FIVE)
+    head = whole["fc.weight"]
+    kept = [head.contributors.index("negative")]
+    head = replace(
+        head,
+        contributors=("negative",),
+        gram=head.gram[np.ix_(kept, kept)],
+        absent=tuple(b for b in scenes.FIVE if b != "negative"),
+    )
+    whole = replace(whole, parameters={**whole.parameters, "fc.weight": head})
+    found = only(whole, "branch-absent")
+    assert found.text.startswith(
+        f"Branches {scenes.FIVE[0]}, positive, semi_hard_negative and 1 more did not reach 1 of 3"
+    )
+
+
 def test_a_dead_branch():
     whole = scenes.dead(scenes.step(), "positive")
     found = only(whole, "branch-zero")
@@ -93,6 +110,12 @@ def test_a_residual_is_told_with_its_size(residual, severity):
     assert found.severity == severity
     assert f"{residual:.2g}" in found.text
     assert found.where == "w"
+
+
+def test_a_residual_that_is_unclaimed_gradient_is_told_of_once():
+    gram = np.diag([1.0, 1.0, 1.0, 1e-4])
+    whole = step(gram, contributors=(*records.PATHS, "unclaimed"), residual=0.3)
+    assert codes(whole) == ["unclaimed"]
 
 
 def test_the_strongest_conflict_is_told():

@@ -18,6 +18,7 @@ from gradflow.record import Delta, ParamStep
 from gradflow.recording import Step
 from gradflow.render.heatmaps import Panel, Sheet, numbered, power_of_ten, size_of
 from gradflow.render.picture import new_figure, tell
+from gradflow.render.story import sum_words
 from gradflow.render.theme import applied, number, percent, style
 from gradflow.render.views import View, view
 
@@ -123,8 +124,7 @@ def _in_rows(panels: list[Panel]) -> list[list[Panel]]:
 def _caption(p: ParamStep, shown: View, rows: Sequence[Sequence[Panel]]) -> str:
     """What the reader should know of the view, the check of the sum, and the optimizer."""
     said = [shown.sentence, *_factor_words([panel for row in rows for panel in row])]
-    exact = "bitwise" if p.residual == 0.0 else f"up to {number(p.residual)} of its largest entry"
-    said.append(f"Σ equals what the weight received, {exact}")
+    said.append(sum_words(p))
     if p.scale != 1.0:
         said.append(f"the optimizer read {number(p.scale)} × Σ (clipping or loss scaling)")
     if p.delta is not None:

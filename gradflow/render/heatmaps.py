@@ -29,6 +29,7 @@ _NAME, _NORM, _ROW_GAP = 0.30, 0.24, 0.22  # above and below a panel, and betwee
 _TITLE, _BARS, _LINE = 0.56, 0.62, 0.17
 _OUT = 0.022  # how far a frame stands off its panel, as a fraction of it
 _NUMBERED = 8  # rows and columns up to which the cells carry their numbers
+_PLAIN = 5  # columns up to which numbers have room to be written plainly
 _LETTERS_PER_INCH = 17.2  # of the caption
 
 
@@ -183,8 +184,9 @@ def _numbers(ax: Axes, cells: NDArray[np.float64], limit: float) -> None:
     """Write each cell's value in it, in a size that fits."""
     rows, columns = cells.shape
     power = power_of_ten(limit, columns)
-    digits = 3 if columns == 1 else 2
-    texts = [[_cell(value / 10.0**power, limit / 10.0**power, digits) for value in row] for row in cells]
+    before = math.floor(math.log10(limit)) - power  # digits of the largest number before its point, less one
+    decimals = 1 if columns > _PLAIN else max(0, (2 if columns == 1 else 1) - before)
+    texts = [[_cell(value / 10.0**power, decimals) for value in row] for row in cells]
     longest = max(len(words) for row in texts for words in row)
     size = min(9.0, _SIDE * 72 / columns * 0.86 / (0.62 * longest), _SIDE * 72 / rows * 0.6)
     colours = matplotlib.colormaps[DIVERGING](Normalize(-limit, limit)(cells))
@@ -201,13 +203,13 @@ def power_of_ten(limit: float, columns: int) -> int:
     Many columns leave room for ``−1.2`` only, so there the largest number gets one digit before the point.
     """
     power = math.floor(math.log10(limit))
-    return 0 if columns <= 5 and -2 <= power <= 3 else power
+    if columns <= _PLAIN:
+        return 0 if -2 <= power <= 3 else power
+    return power + (round(limit / 10.0**power, 1) >= 10.0)  # 9.97 would be written 10.0
 
 
-def _cell(value: float, limit: float, digits: int) -> str:
-    """A value with so many decimals that the largest one of the panel shows ``digits`` digits."""
+def _cell(value: float, decimals: int) -> str:
     if not math.isfinite(value):
         return f"{value:.0f}".replace("-", "−")
-    decimals = max(0, digits - 1 - math.floor(math.log10(limit)))
     words = f"{value:.{decimals}f}"
     return words.lstrip("-") if float(words) == 0.0 else words.replace("-", "−")

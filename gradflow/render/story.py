@@ -21,6 +21,7 @@ __all__ = [
     "of_step",
     "share_words",
     "step_table",
+    "sum_words",
 ]
 
 ACCOUNTING = (
@@ -82,9 +83,8 @@ def of_param_step(p: ParamStep) -> Story:
     facts = []
     if len(p.names) > 1:
         facts.append(f"tied: also {', '.join(n for n in p.names if n != p.fqn)}")
-    exact = "bitwise" if p.residual == 0.0 else f"up to {number(p.residual)} of its largest entry"
     facts.append(f"Σ has norm {number(p.total_norm)}; {percent(p.cancellation)} of the contributions cancels")
-    facts.append(f"the arrivals add up to Σ {exact}")
+    facts.append(sum_words(p))
     if p.scale != 1.0:
         facts.append(f"the optimizer read {number(p.scale)} × Σ")
     if p.delta is not None:
@@ -151,6 +151,21 @@ def step_table(step: Step, *, most: int | None = None) -> Table:
     return Table(tuple(heads), tuple(cells), title, more, tuple(p.norms for p in shown))
 
 
+def sum_words(p: ParamStep) -> str:
+    """Say how well the arrivals at the parameter's edges add up to what it received.
+
+    Example:
+        >>> import numpy as np
+        >>> sum_words(ParamStep(("a",), np.eye(1), 1.0))
+        'the arrivals add up to Σ bitwise'
+    """
+    if p.residual == 0.0:
+        return "the arrivals add up to Σ bitwise"
+    if p.norms.get("unclaimed"):
+        return "the arrivals add up to Σ but for the unclaimed gradient"
+    return f"the arrivals add up to Σ but for {number(p.residual)} of its largest entry"
+
+
 def share_words(delta: Delta | None, branches: Sequence[str], *, most: int = 3) -> str:
     """Write the largest shares of a delta in percent, branches by their letters.
 
@@ -183,13 +198,18 @@ def _count(number_of: int, noun: str) -> str:
 
 
 def _sum_words(step: Step) -> str:
-    off = [p.residual for p in step if p.residual != 0.0]
-    if not off:
+    exact = [p for p in step if p.residual == 0.0]
+    if len(exact) == len(step):
         return "every sum is conserved bitwise"
-    worst = max(off, key=lambda r: math.inf if math.isnan(r) else r)
-    return (
-        f"{len(step) - len(off)} of {len(step)} sums are conserved bitwise, largest residual {number(worst)}"
-    )
+    said = [f"{len(exact)} of {len(step)} sums are conserved bitwise"]
+    others = [p for p in step if p.residual != 0.0]
+    off = [p.residual for p in others if not p.norms.get("unclaimed")]
+    if len(off) < len(others):
+        said.append(f"{len(others) - len(off)} but for unclaimed gradient")
+    if off:
+        worst = max(off, key=lambda r: math.inf if math.isnan(r) else r)
+        said.append(f"{len(off)} with a residual of at most {number(worst)}")
+    return ", ".join(said)
 
 
 def _order(parameters: Sequence[Contributions], branches: Sequence[str]) -> list[str]:

@@ -161,6 +161,19 @@ def test_a_bar_is_as_long_as_its_norms():
     assert widths == pytest.approx([96 * v / sum(p.norms.values()) for v in p.norms.values()], abs=0.06)
 
 
+def test_how_well_sums_hold_is_told():
+    p = scenes.step(extra=("unclaimed",))["fc.weight"]
+    q = scenes.step()["conv1.weight"]
+    assert story.sum_words(replace(p, residual=0.3)).endswith("but for the unclaimed gradient")
+    assert story.sum_words(replace(q, residual=3e-7)).endswith("but for 3e-7 of its largest entry")
+    three = {"a": replace(p, residual=0.3), "b": replace(q, residual=3e-7), "c": q}
+    facts = story.of_step(records.Step(0, three, records.PATHS)).facts
+    assert (
+        "1 of 3 sums are conserved bitwise, 1 but for unclaimed gradient, 1 with a residual of at most 3e-7"
+        in facts
+    )
+
+
 def test_absent_zero_and_nan_are_told_apart():
     rows = {row[0]: row for row in story.step_table(SCENES["odd"]).rows}
     assert rows["conv1.weight"][1:4][1:] == ("0", "absent")
