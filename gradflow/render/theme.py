@@ -288,12 +288,14 @@ def percent(fraction: float) -> str:
     """Write a fraction in percent, with a true minus.
 
     Example:
-        >>> [percent(f) for f in (0.123, -0.5, 0.004, 0.0, float("nan"))]
-        ['12 %', '−50 %', '0.4 %', '0 %', '–']
+        >>> [percent(f) for f in (0.123, -0.5, 0.004, 1e-7, 0.0, float("nan"))]
+        ['12 %', '−50 %', '0.4 %', '≈ 0 %', '0 %', '–']
     """
     if math.isnan(fraction):
         return "–"
     hundredths = 100 * fraction
+    if 0 < abs(hundredths) < 0.01:
+        return "≈ 0 %"
     text = f"{hundredths:.0f}" if abs(hundredths) >= 0.95 or hundredths == 0 else f"{hundredths:.1g}"
     return f"{text} %".replace("-", "−")
 

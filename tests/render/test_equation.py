@@ -47,7 +47,7 @@ def test_any_shape_fits(shape):
 @pytest.mark.parametrize("branches", BRANCHES, ids=len)
 @pytest.mark.parametrize("fqn", ["w", scenes.LONG])
 def test_any_number_of_branches_and_any_name_fits(branches, fqn):
-    whole = one((8, 8), branches, fqn, extra=("unclaimed", "rounding"))
+    whole = one((4, 4), branches, fqn, extra=("unclaimed", "rounding"))
     assert_no_overlap(plot.equation(whole, fqn, theme="dark"))
 
 
@@ -80,13 +80,13 @@ def test_small_tensors_carry_their_numbers_and_large_ones_do_not():
     assert len(drawn_texts(plot.equation(one((9, 9)), "w"))) < 64
 
 
-@pytest.mark.parametrize("largest", [9.96, 9.4, 1.0, 0.0997, 99.7, 1e-9, 3e7])
+@pytest.mark.parametrize("largest", [9.96, 0.0997, 3e7])
 def test_numbers_stay_legible_in_eight_columns(largest):
-    p = one((8, 8))["w"]
+    p = one((8, 8), scenes.TWO)["w"]
     by = largest / max(np.abs(t).max() for t in (*p.tensors.values(), p.total))
     tensors = {n: t * by for n, t in p.tensors.items()}
     p = replace(p, tensors=tensors, total_tensor=sum(tensors.values()))
-    assert_no_overlap(plot.equation(records.Step(0, {"w": p}, records.PATHS), "w"))
+    assert_no_overlap(plot.equation(records.Step(0, {"w": p}, scenes.TWO), "w"))
 
 
 def test_numbers_that_are_multiples_of_a_power_say_so():

@@ -14,6 +14,13 @@ from tests.render import scenes
 from tests.render.test_story import EVIL, Page
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return report(scenes.recording(), tmp_path_factory.mktemp("page") / "report.html").read_text(
+        encoding="utf-8"
+    )
+
+
 @pytest.fixture
 def written(tmp_path):
     return lambda run, **how: report(run, tmp_path / "report.html", **how).read_text(encoding="utf-8")
@@ -26,9 +33,11 @@ def pictures(page):
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_it_holds_every_part(written, tmp_path):
-    page = written(scenes.recording())
-    assert (tmp_path / "report.html").exists()
+def test_it_gives_back_where_it_wrote(tmp_path):
+    assert report(Recording([scenes.step(keep=False)]), str(tmp_path / "r.html")) == tmp_path / "r.html"
+
+
+def test_it_holds_every_part(page):
     drawn = pictures(page)
     titles = [svg.find(f"{SVG}title").text for svg in drawn]
     assert len(drawn) == 6
@@ -41,15 +50,13 @@ def test_it_holds_every_part(written, tmp_path):
     assert all(b in page for b in records.PATHS)
 
 
-def test_it_loads_nothing(written):
-    page = written(scenes.recording())
+def test_it_loads_nothing(page):
     links = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', page)
     assert all(link.startswith(("#", "data:")) for link in links)
     assert not re.search(r"url\((?!#)|@import|<script|<link", page)
 
 
-def test_ids_are_unique_and_every_reference_has_its_target(written):
-    page = written(scenes.recording())
+def test_ids_are_unique_and_every_reference_has_its_target(page):
     ids = re.findall(r'\sid="([^"]*)"', page)
     repeated = {i for i in ids if ids.count(i) > 1}
     assert not repeated
@@ -57,14 +64,13 @@ def test_ids_are_unique_and_every_reference_has_its_target(written):
     assert wanted <= set(ids)
 
 
-def test_headings_are_in_order(written):
-    levels = [int(level) for level in re.findall(r"<h(\d)", written(scenes.recording()))]
+def test_headings_are_in_order(page):
+    levels = [int(level) for level in re.findall(r"<h(\d)", page)]
     assert levels[0] == 1
     assert set(levels[1:]) == {2}
 
 
-def test_neutral_colours_follow_the_theme(written):
-    page = written(scenes.recording())
+def test_neutral_colours_follow_the_theme(page):
     for svg in re.findall(r"<svg xmlns.*?</svg>", page, re.DOTALL):
         assert "var(--gf-ink" in svg
         assert not re.search(r"(?<!, )#0b0b0b", svg)
