@@ -143,3 +143,14 @@ def test_noise_is_not_called_a_conflict():
 
 def test_an_empty_step_has_none():
     assert findings.of_step(records.Step(0, {}, records.PATHS)) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "severity", "said"), [("shared", "note", "lie behind"), ("edited", "warning", "most at w")]
+)
+def test_shared_and_edited_gradient_is_told_and_zeros_are_not(name, severity, said):
+    there = step(np.diag([1.0, 1.0, 1.0, 0.25]), contributors=(*records.PATHS, name))
+    found = only(there, name)
+    assert found.severity == severity
+    assert said in found.text
+    assert name not in codes(step(np.diag([1.0, 1.0, 1.0, 0.0]), contributors=(*records.PATHS, name)))
