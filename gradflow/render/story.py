@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from gradflow import findings
-from gradflow.record import RESERVED, Contributions, Delta, Finding, ParamStep
+from gradflow.record import RESERVED, Contributions, Delta, Finding, ParamStep, TermTable
 from gradflow.recording import Recording, Step
 from gradflow.render.theme import letters, number, percent, signed
 
@@ -91,6 +91,8 @@ def of_param_step(p: ParamStep) -> Story:
         facts.append(_delta_words(p.delta))
     facts.append("tensors kept" if p.tensors is not None else "tensors not kept")
     tables = [_contributor_table(p)]
+    if p.terms is not None:
+        tables.append(_term_table(p.terms))
     if p.uses:
         tables.append(_use_table(p))
     return Story(f"{p.fqn or 'parameter'} [{shape}]", tuple(facts), tuple(tables))
@@ -275,6 +277,12 @@ def _contributor_table(p: ParamStep) -> Table:
             row.append(number(p.delta.norms[name]) if name in p.delta.norms else "")
         cells.append(tuple(row))
     return Table(tuple(heads), tuple(cells), "Contributions")
+
+
+def _term_table(terms: TermTable) -> Table:
+    rows = zip(terms.contributors, terms.norms, strict=True)
+    cells = tuple((name, *(number(float(norm)) for norm in norms)) for name, norms in rows)
+    return Table(("contributor", *terms.terms), cells, "Norm of each term of the loss along each branch")
 
 
 def _use_table(p: ParamStep) -> Table:

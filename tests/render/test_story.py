@@ -2,8 +2,10 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
+from gradflow.record import TermTable
 from gradflow.recording import Recording
 from gradflow.render import html, story, text
 from gradflow.render.theme import short
@@ -172,6 +174,15 @@ def test_how_well_sums_hold_is_told():
         "1 of 3 sums are conserved bitwise, 1 but for unclaimed gradient, 1 with a residual of at most 3e-7"
         in facts
     )
+
+
+def test_terms_of_a_loss_are_told():
+    table = TermTable(("anchor", "positive"), ("pull", "push"), np.diag([1.0, 4.0, 9.0, 0.0]))
+    p = replace(scenes.step()["fc.weight"], terms=table)
+    (told,) = [t for t in story.of_param_step(p).tables if t.title.startswith("Norm of each term")]
+    assert told.columns == ("contributor", "pull", "push")
+    assert told.rows == (("anchor", "1", "2"), ("positive", "3", "0"))
+    assert_told(story.of_param_step(p), text.param_step(p, width=300), html.param_step(p))
 
 
 def test_absent_zero_and_nan_are_told_apart():
