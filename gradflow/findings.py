@@ -18,6 +18,7 @@ __all__ = [
     "CONFLICT",
     "NOISE_FLOOR",
     "RESIDUAL",
+    "ROUNDING",
     "UNCLAIMED",
     "noise_floor",
     "of_step",
@@ -37,6 +38,9 @@ CANCELLATION = 0.5
 
 UNCLAIMED = 0.05
 """Fraction of the total from which unclaimed gradient is a warning; penalties on weights are mostly less."""
+
+ROUNDING = 0.05
+"""Fraction of the effort from which the contributor ``rounding`` is more than half precision loses."""
 
 RESIDUAL = 1e-5
 """Relative residual from which the sum is in doubt; below it, the order of summing explains it."""
@@ -60,6 +64,7 @@ def of_step(step: Step) -> tuple[Finding, ...]:
         *_unclaimed(step),
         *_shared(step),
         *_edited(step),
+        *_rounding(step),
         *_residual(step),
         *_striking(step),
     )
@@ -169,6 +174,20 @@ def _edited(step: Step) -> Iterator[Finding]:
             f"The optimizer read another gradient than the backward brought, at {len(found)} of {len(step)} "
             f"parameters; most at {most.fqn}.",
             "Left over where zero_grad() was not called, clipped by value, or changed by hand or a hook.",
+        )
+
+
+def _rounding(step: Step) -> Iterator[Finding]:
+    floor = noise_floor(step)
+    found = [p for p in step if p.norms.get("rounding", 0.0) > max(floor, ROUNDING * sum(p.norms.values()))]
+    if found:
+        most = max(found, key=lambda p: p.norms["rounding"])
+        yield Finding(
+            "warning",
+            "rounding",
+            f"What several branches share was split, and {len(found)} of {len(step)} parameters received "
+            f"more beside the parts than rounding explains; most at {most.fqn}.",
+            "Something reads the inside of what is shared. Name it with gradflow.branch, or claim it.",
         )
 
 

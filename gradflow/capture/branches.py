@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import torch
@@ -12,9 +13,25 @@ from gradflow.capture.stems import Rows
 from gradflow.errors import InvalidArgumentError
 from gradflow.record import RESERVED
 
-__all__ = ["branch", "check_name", "current"]
+__all__ = ["branch", "check_name", "closed_stretch", "current", "is_inside"]
 
-_current: ContextVar[branch | None] = ContextVar("gradflow_branch", default=None)
+_REMEMBERED = 256  # stretches that are over
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The open branch of a thread, and the stretches that are over.
+
+    Stretches are told by autograd's own count of the nodes that this thread has made. It is used for one
+    thing only: to see that a node was made in a stretch that is over, whose branch nobody claimed it for.
+    """
+
+    branch: branch | None = None
+    started: int = 0
+    closed: tuple[tuple[int, int, str], ...] = ()
+
+
+_state: ContextVar[_State] = ContextVar("gradflow_branch", default=_State())  # noqa: B039 - frozen
 
 
 class branch:  # noqa: N801 - reads as a verb in `with gradflow.branch("anchor")`
@@ -35,27 +52,31 @@ class branch:  # noqa: N801 - reads as a verb in `with gradflow.branch("anchor")
         ...     y = layer(torch.ones(1, 2))
     """
 
-    __slots__ = ("_tokens", "name")
+    __slots__ = ("_before", "name")
 
     def __init__(self, name: str) -> None:
         check_name(name, where="gradflow.branch")
         self.name = name
-        self._tokens: list[Token[branch | None]] = []
+        self._before: list[_State] = []
 
     def __enter__(self) -> branch:
-        self._tokens.append(_current.set(self))
+        state = _state.get()
+        self._before.append(state)
+        _state.set(replace(state, branch=self, started=_nodes_made()))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _current.reset(self._tokens.pop())
+        before, state = self._before.pop(), _state.get()
+        stretch = (state.started, _nodes_made(), self.name)
+        _state.set(replace(before, closed=(*state.closed, stretch)[-_REMEMBERED:]))
 
     def claim(self, tensor: torch.Tensor) -> torch.Tensor:
         """Claim for this branch a stretch of forward that no module call made, such as ``x @ self.proj``.
 
-        Everything on the way from ``tensor`` back to what a module call or another claim made counts
-        towards this branch.
+        What was made inside the branch's own stretch, from ``tensor`` back to what a module call made, counts
+        towards this branch; what was made before it does too, if no other branch reads it.
 
         Args:
             tensor: The result of the stretch.
@@ -132,9 +153,29 @@ class branch:  # noqa: N801 - reads as a verb in `with gradflow.branch("anchor")
         return f"branch({self.name!r})"
 
 
+def _nodes_made() -> int:
+    """Give autograd's count of the nodes that this thread has made."""
+    return torch._C._autograd._get_sequence_nr()
+
+
 def current() -> branch | None:
     """Give the innermost open branch of this thread and task."""
-    return _current.get()
+    return _state.get().branch
+
+
+def is_inside(number: int) -> bool:
+    """Tell whether the node of that number was made inside the open branch."""
+    state = _state.get()
+    return state.branch is not None and number >= state.started and closed_stretch(number) is None
+
+
+def closed_stretch(number: int) -> str | None:
+    """Give the branch, over by now, inside which the node of that number was made; None if there is none.
+
+    Where stretches lie inside one another, the innermost counts.
+    """
+    inside = [(start, name) for start, end, name in _state.get().closed if start <= number < end]
+    return max(inside)[1] if inside else None
 
 
 def check_name(name: object, *, where: str) -> None:

@@ -73,6 +73,7 @@ class Mark:
         readers: Calls that took it as an input; they decide where nothing else does.
         reach: Calls of other stretches that read it around their inputs, as a cached weight is read.
         is_stem_candidate: A view or cast of a parameter, or made by a call that takes no data.
+        is_unplaced: Made in a named stretch that was over before anybody saw the node.
         stem: What is kept of the node where branches may meet at it; None where they cannot.
     """
 
@@ -83,6 +84,7 @@ class Mark:
     readers: set[Call] = field(default_factory=set)
     reach: set[Call] = field(default_factory=set)
     is_stem_candidate: bool = False
+    is_unplaced: bool = False
     stem: Stem | None = None
 
 

@@ -39,6 +39,8 @@ class Labeller:
 
     def of_mark(self, mark: Mark) -> str:
         """Give the contributor of a node: a branch, ``"shared"`` or ``"unclaimed"``."""
+        if mark.is_unplaced:
+            return "unclaimed"
         labels = self.labels(mark.window)
         own = labels.own(mark)
         owners = self._branches(mark.readers) if own is None else {own}
@@ -46,6 +48,11 @@ class Labeller:
         if len(owners) > 1:
             return "shared"
         return next(iter(owners), None) or labels.home_of(mark)
+
+    def is_by_reader(self, mark: Mark) -> bool:
+        """Tell whether a node is a branch's only because no other branch was seen to read it."""
+        labels = self.labels(mark.window)
+        return labels.is_explicit and bool(mark.readers) and not mark.reach and labels.own(mark) is None
 
     def _branches(self, calls: Iterable[Call]) -> set[str]:
         return {name for call in calls if (name := self.of_call(call)) is not None}
@@ -60,6 +67,7 @@ class Labels:
 
     Attributes:
         counted: How many calls it was worked out from.
+        is_explicit: Whether any branch was named around a call, so that names decide and not counts.
         branches: Every branch of the window, in the order of their lanes, also one that no gradient reaches.
         misfit: What to tell the user when the given names fit no set of paths; else empty.
     """
@@ -67,11 +75,11 @@ class Labels:
     def __init__(self, window: Window) -> None:
         self.counted = len(window.calls)
         self.misfit = ""
-        self._explicit = bool(window.contexts) or any(c.branch is not None for c in window.calls)
+        self.is_explicit = bool(window.contexts) or any(c.branch is not None for c in window.calls)
         self._home = window.home
         self._names: dict[PathKey, str] = {}
         self._paths: dict[Call, PathKey] = {}
-        if self._explicit:
+        if self.is_explicit:
             named = (c.branch for c in window.calls if c.branch is not None)
             self.branches = tuple(dict.fromkeys([*window.contexts, *named]))
         else:
@@ -94,7 +102,7 @@ class Labels:
             return "unclaimed"
         if call.recomputes is not None:
             return self.own(call.recomputes)
-        if self._explicit:
+        if self.is_explicit:
             return call.branch
         path = self._paths.get(call)
         return None if path is None else self._names[path]
@@ -103,14 +111,14 @@ class Labels:
         """Give the branch that a node's own place decides, whoever else reads it."""
         if mark.call is not None and mark.call.recomputes is not None:
             return self.own(mark.call.recomputes)
-        if self._explicit or mark.branch is not None:
+        if self.is_explicit or mark.branch is not None:
             return mark.branch
         keys = _keys(mark, self._paths)
         return self._names[next(iter(keys))] if len(keys) == 1 else None
 
     def home_of(self, mark: Mark) -> str:
         """Give the contributor of a node that no branch owns or reads."""
-        if self._explicit or mark.call is None or mark.call.is_recomputed:
+        if self.is_explicit or mark.call is None or mark.call.is_recomputed:
             return "unclaimed"
         return mark.call.path or self._home
 

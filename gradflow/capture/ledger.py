@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gradflow.capture.planting import Edge
+from gradflow.capture.marking import Edge
 from gradflow.capture.reduce import norm
 
 __all__ = ["Account", "Arrival", "Backward", "Part", "fold", "probe", "stamp"]

@@ -9,19 +9,20 @@ from __future__ import annotations
 import itertools
 import threading
 import warnings
-import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
 from gradflow.capture.calls import Window
+from gradflow.capture.hooks import AccumulatedHook, EnterHook, LeafHook, LeaveHook
 from gradflow.capture.labels import Labeller
 from gradflow.capture.ledger import Account, Part
-from gradflow.capture.planting import Edge, Planter
+from gradflow.capture.marking import Edge
+from gradflow.capture.planting import Planter
 from gradflow.capture.stems import SHARED, UNCLAIMED, Crossing, Stem, send_through
 from gradflow.capture.targets import Targets
 from gradflow.record import RESERVED, Finding
@@ -66,6 +67,7 @@ class Observer:
         self.labeller = Labeller()
         self.reports: list[Finding] = []
         self.is_complete = True
+        self.by_reader: set[int] = set()  # parameters used outside any branch, for one that reads the result
         self.passes = [0, 0]  # extra passes through stems in this step, and through how many nodes
         self.planter = Planter(f"gradflow:{next(_numbers)}", self, named, splits_trunks=splits_trunks)
         self._names = names
@@ -98,7 +100,7 @@ class Observer:
             return
         self.targets.look()
         for path, module in self.targets.modules():
-            before, after = _Enter(self, path), _Leave(self)
+            before, after = EnterHook(self, path), LeaveHook(self)
             self._handles += [
                 module.register_forward_pre_hook(before, with_kwargs=True),
                 module.register_forward_hook(after, always_call=True),
@@ -121,7 +123,7 @@ class Observer:
             account.clear()
         self.labeller.forget()
         self._strangers.clear()
-        self.reports, self.is_complete, self.passes = [], True, [0, 0]
+        self.reports, self.is_complete, self.passes, self.by_reader = [], True, [0, 0], set()
         self._windows = [] if self._window_is_over else self._windows[-1:]
 
     @property
@@ -257,7 +259,7 @@ class Observer:
                 self._enter(task, crossing, inputs[crossing.slot])
 
     def _enter(self, task: int, crossing: Crossing, cotangent: Tensor | None) -> None:
-        if cotangent is None or not crossing.stem.leaves:
+        if cotangent is None or not crossing.stem.is_guarded:
             return
         reader = self.labeller.of_mark(crossing.reader)
         if reader == SHARED:
@@ -269,10 +271,9 @@ class Observer:
         """Send what each branch brings through the stem, just before the user's backward goes through it."""
         task, node = self._in_backward(), torch._C._current_autograd_node()
         sent = stem.leave(task, arriving)
-        is_met = self.labeller.of_mark(stem.mark) == SHARED
-        if is_met or UNCLAIMED in sent:
-            if not is_met:  # one branch by its place, and somebody unknown beside it
-                stem.mark.reach.add(stem.mark.window.outside)
+        if UNCLAIMED in sent and not stem.rows:  # somebody unknown beside the branches
+            self.planter.marker.open_to_outside(node)
+        if stem.leaves and self.labeller.of_mark(stem.mark) == SHARED:
             self._send(node, stem, sent, task)
         if stem.terms:
             self._send(node, stem, stem.through_terms(arriving), task, are_terms=True)
@@ -322,6 +323,8 @@ class Observer:
         return task
 
     def _label(self, edge: Edge) -> str:
+        if self.labeller.is_by_reader(edge.mark):
+            self.by_reader.add(edge.param)
         return self.labeller.of_mark(edge.mark)
 
     def _hook_leaves(self) -> None:
@@ -329,74 +332,5 @@ class Observer:
             if key not in self._leaf_handles:
                 self._leaf_handles[key] = [
                     param.register_hook(LeafHook(self, key)),
-                    param.register_post_accumulate_grad_hook(_Accumulated(self, key)),
+                    param.register_post_accumulate_grad_hook(AccumulatedHook(self, key)),
                 ]
-
-
-def _nothing(*_: object) -> None:
-    """What a hook of ours becomes in a copy or a pickle of the model: a copy is not watched."""
-
-
-def _no_hook() -> Callable[..., None]:
-    return _nothing
-
-
-class _Hook:
-    """A hook that does not follow its model into copies and pickles."""
-
-    __slots__ = ("_observer",)
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-
-    def __deepcopy__(self, memo: object) -> Callable[..., None]:
-        return _nothing
-
-    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
-        return _no_hook, ()
-
-
-class _Enter(_Hook):
-    __slots__ = ("_path",)
-
-    def __init__(self, observer: Observer, path: str) -> None:
-        super().__init__(observer)
-        self._path = path
-
-    def __call__(self, module: nn.Module, args: object, kwargs: object) -> None:
-        if not torch.compiler.is_compiling():
-            self._observer.planter.enter(self._path, module, (args, kwargs))
-
-
-class _Leave(_Hook):
-    __slots__ = ()
-
-    def __call__(self, module: nn.Module, _args: object, output: object) -> None:
-        if not torch.compiler.is_compiling():
-            self._observer.planter.leave(module, output)
-
-
-class LeafHook:
-    """The hook on a parameter; holds its observer weakly, for the parameter may outlive it."""
-
-    def __init__(self, observer: Observer, key: int) -> None:
-        self._observer = weakref.ref(observer)
-        self._key = key
-
-    @property
-    def planter(self) -> Planter | None:
-        """The planter of the recorder that watches this parameter."""
-        observer = self._observer()
-        return None if observer is None else observer.planter
-
-    def __call__(self, total: Tensor) -> None:
-        observer = self._observer()
-        if observer is not None:
-            observer.received(self._key, total)
-
-
-class _Accumulated(LeafHook):
-    def __call__(self, param: Tensor) -> None:
-        observer = self._observer()
-        if observer is not None:
-            observer.accumulated(self._key)

@@ -11,62 +11,26 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from gradflow.capture import branches
-from gradflow.capture.calls import Call, Mark, Window
-from gradflow.capture.stems import Crossing, Rows, Stem
+from gradflow.capture.calls import Call, Mark
+from gradflow.capture.marking import Marker, Sink, add_reader
+from gradflow.capture.stems import Rows
 from gradflow.capture.walk import (
     fresh_nodes,
-    is_cast_of_leaf,
     is_in_checkpoint,
     is_leaf_node,
-    is_view_or_cast,
     leaf_of,
-    leaves_behind,
     mark_of,
-    put_mark,
     tensors_in,
     upstream,
 )
 
-__all__ = ["Edge", "Planter", "Sink", "planters_behind"]
-
-
-class Edge:
-    """A use that a hook was planted for: an edge from a marked node into a watched parameter."""
-
-    __slots__ = ("mark", "node", "param", "slot")
-
-    def __init__(self, mark: Mark, node: str, slot: int, param: int) -> None:
-        self.mark, self.node, self.slot, self.param = mark, node, slot, param
-
-
-class Sink(Protocol):
-    """What planted hooks report to."""
-
-    def knows(self, leaf: Tensor) -> bool:
-        """Tell whether a leaf is watched."""
-
-    def window(self) -> Window:
-        """Give the window that a call beginning now belongs to."""
-
-    def latest_window(self) -> Window:
-        """Give the window whose backward is running."""
-
-    def hook(self, edges: list[Edge], crossings: list[Crossing]) -> Callable[..., None]:
-        """Give the hook for a node with these uses, which reads these stems."""
-
-    def guard(self, stem: Stem) -> Callable[..., None]:
-        """Give the pre-hook for a node that branches meet at."""
-
-    def fail(self, error: Exception) -> None:
-        """Take note of a failure of ours; the user's training goes on."""
+__all__ = ["Planter", "planters_behind"]
 
 
 class _Frame:
@@ -90,7 +54,7 @@ class Planter:
 
     def __init__(self, key: str, sink: Sink, named: dict[int, str], *, splits_trunks: bool = False) -> None:
         self.key = key
-        self._splits_trunks = splits_trunks
+        self.marker = Marker(key, sink, splits_trunks=splits_trunks)
         self._sink = sink
         self._named = named
         self._local = threading.local()
@@ -123,7 +87,7 @@ class Planter:
             if output is None and sys.exc_info()[0] is not None:
                 frame.call.window.cancel(frame.call)
             roots = [t.grad_fn for t in tensors_in(output) if t.grad_fn is not None]
-            self._mark_fresh(roots, frame.call.window, frame.call, set(frame.inputs))
+            self.marker.mark_fresh(roots, frame.call.window, frame.call, set(frame.inputs))
         except Exception as error:
             self._sink.fail(error)
 
@@ -134,10 +98,14 @@ class Planter:
         window = self._sink.window()
         window.contexts[name] = None
         call = Call("", 0, 0, window, branch=name)
-        fresh = fresh_nodes([tensor.grad_fn], self.key)
-        for node in fresh:
-            self._mark(node, Mark(window, call, name), None)
-        self._read([child for node in fresh for child in upstream(node)], call)
+        read = [tensor.grad_fn]
+        for node in fresh_nodes([tensor.grad_fn], self.key):
+            if _was_made_in(name, node):
+                self.marker.mark(node, Mark(window, call, name), None)
+                read += upstream(node)
+            else:
+                self.marker.mark(node, Mark(window, origins=self.marker.origins(upstream(node), None)), None)
+        self._read(read, call)
 
     def divide_rows(self, output: Tensor, rows: dict[str, Rows]) -> None:
         """Divide what comes back to a tensor by rows: each branch's go through what made it on their own."""
@@ -145,13 +113,13 @@ class Planter:
         if node is None:
             return
         window = self._sink.window()
-        self._mark_fresh([node], window, None, None)
-        stem = self._guarded(node)
+        self.marker.mark_fresh([node], window, None, None)
+        stem = self.marker.guarded(node)
         stem.rows.setdefault(output.output_nr, {}).update(rows)
         window.contexts.update(dict.fromkeys(rows))
         readers = [Call("", 0, 0, window, branch=name) for name in rows]
         for reader in (*readers, window.outside):
-            self._spread(node, lambda m, reader=reader: _add(m.reach, reader))  # type: ignore[misc]
+            self.marker.spread(node, lambda m, reader=reader: add_reader(m.reach, reader))  # type: ignore[misc]
 
     def name_term(self, value: Tensor, name: str) -> None:
         """Tell apart what comes back to a tensor as a term of the loss."""
@@ -159,21 +127,8 @@ class Planter:
             return
         window = self._sink.window()
         window.terms[name] = None
-        self._mark_fresh([value.grad_fn], window, None, None)
-        self._guarded(value.grad_fn).terms[value.output_nr] = name
-
-    def _guarded(self, node: Node) -> Stem:
-        """Give the stem that a node is, with a pre-hook on it."""
-        mark = mark_of(node, self.key)
-        assert mark is not None, "a stem is marked before it is guarded"
-        if mark.stem is None:
-            mark.stem = Stem(mark)
-        if not mark.stem.leaves:
-            leaves, mark.stem.size = leaves_behind(node)
-            mark.stem.leaves = [leaf for leaf in leaves if self._sink.knows(leaf)]
-            if mark.stem.leaves:
-                node.register_prehook(self._sink.guard(mark.stem))
-        return mark.stem
+        self.marker.mark_fresh([value.grad_fn], window, None, None)
+        self.marker.guarded(value.grad_fn).terms[value.output_nr] = name
 
     def _frames(self) -> list[_Frame]:
         frames: list[_Frame] | None = getattr(self._local, "frames", None)
@@ -192,8 +147,8 @@ class Planter:
         tensors = list(tensors_in(data))
         call.takes_data = bool(tensors)
         inputs = [t.grad_fn for t in tensors if t.grad_fn is not None]
-        self._mark_fresh(inputs, call.window, parent, None)
-        call.origins |= self._origins(inputs, call)
+        self.marker.mark_fresh(inputs, call.window, parent, None)
+        call.origins |= self.marker.origins(inputs, call)
         self._read(inputs, call)
         return call, inputs
 
@@ -257,88 +212,7 @@ class Planter:
         """Mark what a backward with ``create_graph`` builds as made where the differentiated node was."""
         roots = [g.grad_fn for g in gradients if g is not None and g.grad_fn is not None]
         for node in fresh_nodes(roots, self.key):
-            self._mark(node, Mark(mark.window, mark.call, mark.branch, mark.origins), None)
-
-    def _mark_fresh(
-        self, roots: list[Node], window: Window, call: Call | None, inputs: set[Node] | None
-    ) -> None:
-        """Mark what is new behind ``roots`` as made in ``call``, which read ``inputs`` (None: anything)."""
-        for node in fresh_nodes(roots, self.key):
-            mark = Mark(window, call, call.branch if call is not None else None)
-            mark.origins = self._origins(upstream(node), call)
-            self._mark(node, mark, inputs)
-
-    def _origins(self, nodes: Iterator[Node] | list[Node], call: Call | None) -> frozenset[Mark]:
-        """Marks that nodes derive from, looking through the stretch they are made in."""
-        running = set(call.chain()) if call is not None else set()
-        found: list[frozenset[Mark]] = []
-        for node in nodes:
-            mark = mark_of(node, self.key)
-            if mark is None:
-                continue
-            is_same_stretch = mark.call is None or mark.call in running
-            found.append(mark.origins if is_same_stretch else frozenset([mark]))
-        if len(found) == 1:
-            return found[0]
-        return frozenset().union(*found)
-
-    def _mark(self, node: Node, mark: Mark, inputs: set[Node] | None) -> None:
-        put_mark(node, self.key, mark)
-        mark.is_stem_candidate = self._could_be_stem(node, mark)
-        edges: list[Edge] = []
-        crossings: list[Crossing] = []
-        for slot, (child, output) in enumerate(node.next_functions):
-            if child is None:
-                continue
-            if is_leaf_node(child):
-                if self._sink.knows(leaf_of(child)):
-                    edges.append(Edge(mark, node.name(), slot, id(leaf_of(child))))
-            else:
-                self._cross(child, mark, inputs)
-                stem = self._stem(child, mark)
-                if stem is not None:
-                    crossings.append(Crossing(mark, slot, stem, output))
-        if edges or crossings:
-            node.register_hook(self._sink.hook(edges, crossings))
-
-    def _stem(self, node: Node, reader: Mark) -> Stem | None:
-        """Give the stem that a node is to one that reads it; guard it once branches may meet there."""
-        mark = mark_of(node, self.key)
-        if mark is None:
-            return None
-        is_trunk = self._splits_trunks and reader.branch is not None and mark.branch is None
-        if not is_trunk and not mark.is_stem_candidate:
-            return None
-        if mark.stem is None:
-            mark.stem = Stem(mark)
-        if is_trunk or mark.reach or is_cast_of_leaf(node):
-            return self._guarded(node)
-        return mark.stem
-
-    def _could_be_stem(self, node: Node, mark: Mark) -> bool:
-        """Tell whether a node makes a weight out of weights, which several branches may then read."""
-        if mark.call is not None and not all(call.takes_data for call in mark.call.chain()):
-            return True
-        if not is_view_or_cast(node):
-            return False
-        child = node.next_functions[0][0]
-        if child is None or is_leaf_node(child):
-            return child is not None
-        behind = mark_of(child, self.key)
-        return behind is not None and behind.is_stem_candidate
-
-    def _cross(self, child: Node, reader: Mark, inputs: set[Node] | None) -> None:
-        """Take note that a node reads another stretch around the inputs of its call: a cached weight."""
-        mark = mark_of(child, self.key)
-        if mark is None or mark.call is reader.call:
-            return
-        if not mark.is_stem_candidate and (inputs is None or child in inputs):
-            return
-        call = reader.call or reader.window.outside
-        if mark.call is not None and call in mark.call.chain():
-            return
-        if mark.branch is None or mark.branch != call.branch:
-            self._spread(child, lambda m: _add(m.reach, call))
+            self.marker.mark(node, Mark(mark.window, mark.call, mark.branch, mark.origins), None)
 
     def _read(self, inputs: list[Node], call: Call) -> None:
         """Tell the stretches without a branch of their own who reads them."""
@@ -351,32 +225,25 @@ class Planter:
             placed = mark.branch is not None or (
                 not named and mark.call is not None and mark.call not in running
             )
-            return not placed and _add(mark.readers, call)
+            return not placed and add_reader(mark.readers, call)
 
         for node in inputs:
-            self._spread(node, visit)
+            self.marker.spread(node, visit)
 
-    def _spread(self, start: Node, visit: Callable[[Mark], bool]) -> None:
-        """Visit marks from a node towards the leaves, as far as ``visit`` says it is news."""
-        stack = [start]
-        while stack:
-            node = stack.pop()
-            mark = mark_of(node, self.key)
-            if mark is not None and visit(mark):
-                stack.extend(upstream(node))
+
+def _was_made_in(name: str, node: Node) -> bool:
+    """Tell whether a node was made inside a stretch of that branch, open or over."""
+    number = node._sequence_nr()
+    closed = branches.closed_stretch(number)
+    context = branches.current()
+    if closed is not None:
+        return closed == name
+    return context is not None and context.name == name and branches.is_inside(number)
 
 
 def _identity(module: nn.Module, data: object) -> tuple[int, ...]:
     """Identify a call by its module and the storage of its inputs, which a checkpoint keeps."""
     return (id(module), *(t.data_ptr() for t in tensors_in(data) if t.layout == torch.strided))
-
-
-def _add(calls: set[Call], call: Call) -> bool:
-    """Add a call unless it, or one of the same named branch, is there; tell whether it was news."""
-    if call in calls or (call.branch is not None and any(c.branch == call.branch for c in calls)):
-        return False
-    calls.add(call)
-    return True
 
 
 def planters_behind(tensor: Tensor) -> list[Planter]:

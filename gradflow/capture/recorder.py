@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from gradflow.capture.observer import LeafHook, Observer
+from gradflow.capture.hooks import LeafHook
+from gradflow.capture.observer import Observer
 from gradflow.capture.options import Options, read_options
 from gradflow.capture.session import Memory, Session
 from gradflow.capture.targets import Targets, match, read_branches

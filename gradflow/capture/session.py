@@ -174,7 +174,12 @@ class Session:
                 scalars=_numbers(self._scalars),
                 complete=observer.is_complete,
                 skipped=is_skipped,
-                reports=(*observer.reports, *_misfit(observer.misfit), *_passes(*observer.passes)),
+                reports=(
+                    *observer.reports,
+                    *_misfit(observer.misfit),
+                    *_passes(*observer.passes),
+                    *_by_reader(len(observer.by_reader), len(parameters)),
+                ),
             )
         )
 
@@ -200,3 +205,13 @@ def _passes(passes: int, nodes: int) -> tuple[Finding, ...]:
         f"Telling apart what was asked for took {passes} more backward passes, through {nodes} nodes in all."
     )
     return (Finding("note", "passes", text),)
+
+
+def _by_reader(count: int, watched: int) -> tuple[Finding, ...]:
+    if not count:
+        return ()
+    text = (
+        f"{count} of {watched} parameters are used outside any branch; what arrives there counts as that of "
+        "the one branch that reads the result, whoever else reads a part of it in between."
+    )
+    return (Finding("note", "by-reader", text, _USE_BRANCH),)

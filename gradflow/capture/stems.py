@@ -33,7 +33,9 @@ class Stem:
 
     Attributes:
         mark: Its mark.
-        leaves: The watched parameters behind it.
+        leaves: The watched parameters behind it, if it is to be split.
+        is_met: Whether branches were seen to read it, so that what they send is known.
+        is_guarded: Whether a pre-hook stands on the node.
         cotangents: What each contributor sends into it, by backward (graph task), contributor and output.
         has_inner_readers: Backwards in which a node that is shared itself read it too.
         rows: Which rows of an output belong to which branch, where one batch holds several.
@@ -43,6 +45,8 @@ class Stem:
 
     mark: Mark
     leaves: list[Tensor] = field(default_factory=list)
+    is_met: bool = False
+    is_guarded: bool = False
     cotangents: dict[int, dict[str, dict[int, Tensor]]] = field(default_factory=dict)
     has_inner_readers: set[int] = field(default_factory=set)
     rows: dict[int, dict[str, Rows]] = field(default_factory=dict)
@@ -61,6 +65,8 @@ class Stem:
         sent = self.cotangents.pop(task, {})
         if self.rows:
             return self._by_rows(arriving)
+        if not self.is_met:
+            return {}
         if task in self.has_inner_readers:
             self.has_inner_readers.discard(task)
             return sent
@@ -127,12 +133,17 @@ def send_through(
 
 
 def _rest(whole: Tensor, parts: list[Tensor]) -> Tensor | None:
-    """Give what arrives beyond the parts, if that can be told without waiting for a device."""
-    if whole.device.type != "cpu" or whole.is_sparse or any(p.is_sparse for p in parts):
+    """Give what arrives beyond the parts; None if that is nothing.
+
+    Without waiting for a device: there, anything but the one part itself counts as something.
+    """
+    if len(parts) == 1 and parts[0].data_ptr() == whole.data_ptr() and not whole.is_sparse:
         return None
     rest = whole
     for part in parts:
         rest = rest - part
+    if whole.device.type != "cpu" or whole.is_sparse:
+        return rest
     effort = max((float(p.abs().max()) for p in parts if p.numel()), default=0.0)
     rounding = 4 * len(parts) * torch.finfo(whole.dtype).eps * effort
     return rest if rest.numel() and float(rest.abs().max()) > rounding else None

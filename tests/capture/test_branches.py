@@ -238,6 +238,7 @@ def test_trunk_read_by_one_branch_only_belongs_to_it():
             out = head(z)
         step = backward_step(flow, out.sum())
     assert step["0.weight"].contributors == ("task",)
+    assert "by-reader" in [finding.code for finding in step.findings]
 
 
 def test_stretch_without_module_calls_is_unclaimed_and_can_be_claimed():

@@ -233,3 +233,134 @@ def test_splitting_changes_nothing_of_the_training():
         return laws.state_of(net, [opt], losses)
 
     laws.assert_bitwise_equal(run(stems="split"), run())
+
+
+def two_readers(net, x, factor):
+    z = net["trunk"](x)
+    with gradflow.branch("a"):
+        y = net["head"](z)
+    return y.sum() + factor * z.sum()
+
+
+def test_trunk_that_the_loss_reads_beside_one_branch_is_not_given_to_it():
+    net, (x, _, _) = nn.ModuleDict({"trunk": nn.Linear(6, 3), "head": nn.Linear(3, 3)}), triple()
+    alone = watched(net, lambda: two_readers(net, x, 0.0))["trunk.weight"]
+    net.zero_grad()
+    reported = watched(net, lambda: two_readers(net, x, 100.0))
+    assert reported["trunk.weight"].contributors == ("shared",)
+    assert reported["head.weight"].contributors == ("a",)
+    net.zero_grad()
+    split = watched(net, lambda: two_readers(net, x, 100.0), stems="split")["trunk.weight"]
+    assert split.contributors == ("a", "unclaimed")
+    np.testing.assert_allclose(split.contribution("a"), alone.total, rtol=1e-5)
+    expected = 100 * np.tile(x.sum(0).numpy(), (3, 1))
+    np.testing.assert_allclose(split.contribution("unclaimed"), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("stems", ["report", "split"])
+def test_what_two_claims_share_is_given_to_neither_alone(stems):
+    net = nn.Module()
+    net.t, net.W = nn.Linear(6, 3), nn.Parameter(torch.randn(3, 3))
+    x = triple()[0]
+
+    def loss():
+        m = torch.relu(net.t(x))
+        with gradflow.branch("a") as b:
+            za = b.claim(m @ net.W)
+        with gradflow.branch("b") as b:
+            zb = b.claim(m @ net.W)
+        return za.sum() + 100 * zb.sum()
+
+    step = watched(net, loss, stems=stems)
+    assert step["W"].contributors == ("a", "b")
+    np.testing.assert_allclose(step["W"].contribution("b"), 100 * step["W"].contribution("a"), rtol=1e-5)
+    trunk = step["t.weight"]
+    if stems == "report":
+        assert trunk.contributors == ("shared",)
+    else:
+        np.testing.assert_allclose(trunk.contribution("b"), 100 * trunk.contribution("a"), rtol=1e-5)
+
+
+def test_weight_made_outside_and_read_by_two_claims_is_shared():
+    net, x = nn.Module(), triple()[0]
+    net.W = nn.Parameter(torch.randn(6, 3))
+
+    def loss():
+        w = torch.tanh(net.W)
+        with gradflow.branch("a") as b:
+            za = b.claim(x @ w)
+        with gradflow.branch("b") as b:
+            zb = b.claim(x @ w)
+        return za.sum() + 100 * zb.sum()
+
+    assert watched(net, loss)["W"].contributors == ("shared",)
+    net.zero_grad()
+    weight = watched(net, loss, stems="split")["W"]
+    np.testing.assert_allclose(weight.contribution("b"), 100 * weight.contribution("a"), rtol=1e-5)
+
+
+def test_stretch_left_unclaimed_in_one_branch_is_not_given_to_the_next():
+    net, x = nn.Module(), triple()[0]
+    net.W, net.lin = nn.Parameter(torch.randn(6, 3)), nn.Linear(3, 3)
+
+    def loss():
+        with gradflow.branch("a"):
+            z = x @ net.W
+        with gradflow.branch("b"):
+            return net.lin(z).sum()
+
+    step = watched(net, loss)
+    assert step["W"].contributors == ("unclaimed",)
+    assert step["W"].residual == 0.0
+    assert set(step.branches) == {"a", "b"}
+
+
+def test_stretch_in_an_inner_branch_is_not_given_to_the_outer():
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.W, self.V = nn.Parameter(torch.randn(6, 3)), nn.Parameter(torch.randn(3, 3))
+
+        def forward(self, x):
+            with gradflow.branch("inner"):
+                z = x @ self.W
+            return z @ self.V
+
+    net, x = Inner(), triple()[0]
+
+    def loss():
+        with gradflow.branch("outer"):
+            return net(x).sum()
+
+    step = watched(net, loss)
+    assert step["W"].contributors == ("unclaimed",)
+    assert step["V"].contributors == ("outer",)
+
+
+def test_stretch_before_a_call_inside_the_same_branch_is_its_own():
+    net, x = nn.Module(), triple()[0]
+    net.W, net.lin = nn.Parameter(torch.randn(6, 3)), nn.Linear(3, 3)
+
+    def loss():
+        outputs = []
+        for name in ("a", "b"):
+            with gradflow.branch(name):
+                outputs.append(net.lin(x @ net.W).sum())
+        return outputs[0] + 2 * outputs[1]
+
+    weight = watched(net, loss)["W"]
+    assert weight.contributors == ("a", "b")
+    np.testing.assert_array_equal(weight.contribution("b"), 2 * weight.contribution("a"))
+
+
+def test_reader_of_the_inside_of_a_split_trunk_is_told():
+    net, (x, _, _) = Tasks(normed=False), triple()
+
+    def loss():
+        inner = net.trunk[0](x)
+        z = torch.tanh(net.trunk[2](torch.tanh(inner)))
+        return sum(head(z).square().mean() for head in net.heads.values()) + 100 * inner.sum()
+
+    step = watched(net, loss, branches=dict(net.heads.items()), stems="split")
+    assert step["trunk.0.weight"].norms["rounding"] > 1
+    assert "rounding" in [finding.code for finding in step.findings]

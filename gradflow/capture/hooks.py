@@ -1,0 +1,109 @@
+"""The hooks on modules and parameters: small callables that pass on what they see.
+
+Those on modules do not follow their model into copies and pickles; those on parameters hold their
+observer weakly, for a parameter may outlive it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gradflow.capture.planting import Planter
+
+__all__ = ["AccumulatedHook", "EnterHook", "LeafHook", "LeaveHook"]
+
+
+class Watching(Protocol):
+    """What the hooks report to."""
+
+    planter: Planter
+
+    def received(self, key: int, total: Tensor) -> None:
+        """The engine has summed everything that arrives at a leaf in this backward."""
+
+    def accumulated(self, key: int) -> None:
+        """``.grad`` has taken it in."""
+
+
+def _nothing(*_: object) -> None:
+    """What a hook of ours becomes in a copy or a pickle of the model: a copy is not watched."""
+
+
+def _no_hook() -> Callable[..., None]:
+    return _nothing
+
+
+class _Hook:
+    """A hook that does not follow its model into copies and pickles."""
+
+    __slots__ = ("_observer",)
+
+    def __init__(self, observer: Watching) -> None:
+        self._observer = observer
+
+    def __deepcopy__(self, memo: object) -> Callable[..., None]:
+        return _nothing
+
+    def __reduce__(self) -> tuple[Callable[[], Callable[..., None]], tuple[()]]:
+        return _no_hook, ()
+
+
+class EnterHook(_Hook):
+    """Tells that a module call begins."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, observer: Watching, path: str) -> None:
+        super().__init__(observer)
+        self._path = path
+
+    def __call__(self, module: nn.Module, args: object, kwargs: object) -> None:
+        """Called by torch before the module's forward."""
+        if not torch.compiler.is_compiling():
+            self._observer.planter.enter(self._path, module, (args, kwargs))
+
+
+class LeaveHook(_Hook):
+    """Tells that a module call is over, also when an exception ended it."""
+
+    __slots__ = ()
+
+    def __call__(self, module: nn.Module, _args: object, output: object) -> None:
+        """Called by torch after the module's forward."""
+        if not torch.compiler.is_compiling():
+            self._observer.planter.leave(module, output)
+
+
+class LeafHook:
+    """The hook on a parameter; holds its observer weakly, for the parameter may outlive it."""
+
+    def __init__(self, observer: Watching, key: int) -> None:
+        self._observer = weakref.ref(observer)
+        self._key = key
+
+    @property
+    def planter(self) -> Planter | None:
+        """The planter of the recorder that watches this parameter."""
+        observer = self._observer()
+        return None if observer is None else observer.planter
+
+    def __call__(self, total: Tensor) -> None:
+        """Called by the engine with the sum of this backward, before ``.grad`` changes."""
+        observer = self._observer()
+        if observer is not None:
+            observer.received(self._key, total)
+
+
+class AccumulatedHook(LeafHook):
+    """The hook after ``.grad`` has changed."""
+
+    def __call__(self, param: Tensor) -> None:
+        """Called by the engine; not under ``autograd.grad``."""
+        observer = self._observer()
+        if observer is not None:
+            observer.accumulated(self._key)
