@@ -1,4 +1,4 @@
-"""What every test starts from: fixed seeds, no display, readable ids."""
+"""What every test starts from: fixed seeds, no display, one width, readable ids."""
 
 import os
 import random
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before anything imports matplotlib
+os.environ["COLUMNS"] = "110"  # stories are as wide as the terminal: here it is always this one
 
 
 @pytest.fixture(autouse=True)
