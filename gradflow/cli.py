@@ -80,12 +80,7 @@ def _demo(given: argparse.Namespace) -> int:
 
     scene = zoo.scene(given.model)
     print(f"{scene.title}\n", flush=True)
-    try:
-        fqn = _train(scene, given, to=path)
-    except KeyboardInterrupt:
-        if path.exists():
-            print(f"\nStopped after {len(storage.load(path))} steps; they are in {path}", file=sys.stderr)
-        return INTERRUPTED
+    fqn = _train(scene, given, to=path)
     recording = storage.load(path)
     _tell(recording.last)
     files = [*_draw(recording.last, fqn, given.out), _report(recording, given.out), path]
@@ -125,15 +120,19 @@ def _train(scene: Scene, given: argparse.Namespace, *, to: Path) -> str:
     model: nn.Module = scene.build()
     optimizer = _optimizer(given.optimizer, model)
     fqn = next(name for name, p in model.named_parameters() if p.ndim >= 2)  # one with rows and columns
-    batches = islice(scene.batches(seed=given.seed), given.steps)
-    with watch(model, optimizer, branches=scene.watch_branches(model), keep=[fqn], to=to) as flow:
-        for batch in (bar := tqdm(batches, total=given.steps, unit="step")):
-            loss, scalars = scene.loss(model, batch)
-            flow.log(loss=loss, **scalars)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            bar.set_postfix(loss=f"{loss.item():.4f}")
+    flow = watch(model, optimizer, branches=scene.watch_branches(model), keep=[fqn], to=to)
+    try:
+        with flow, tqdm(islice(scene.batches(seed=given.seed), given.steps), total=given.steps) as bar:
+            for batch in bar:
+                loss, scalars = scene.loss(model, batch)
+                flow.log(loss=loss, **scalars)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                bar.set_postfix(loss=f"{loss.item():.4f}")
+    except KeyboardInterrupt:
+        print(f"Stopped after {len(flow.recording)} steps; they are in {to}", file=sys.stderr)
+        raise
     return fqn
 
 

@@ -153,7 +153,8 @@ def _header(path: Path) -> int | None:
     if len(head) < _HEADER.size:
         return None
     magic, version, application = _HEADER.unpack(head)
-    return int(version) if magic == b"SQLite format 3\0" and application == APPLICATION_ID else None
+    ours = magic == b"SQLite format 3\0" and application == APPLICATION_ID and version > 0
+    return int(version) if ours else None
 
 
 def _connect(path: Path) -> sqlite3.Connection:
