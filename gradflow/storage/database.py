@@ -207,7 +207,8 @@ def _unreadable(path: Path, part: str, error: BaseException) -> RecordingFileErr
     return RecordingFileError(
         f"{path.name!r} is damaged or cannot be opened: {part} cannot be read ({error})",
         where=f"gradflow.load({str(path)!r})",
-        do="copy it again, with its '-wal' file if it has one; steps before the damage can be read",
+        do="copy it anew, with its '-wal' file if it has one, to where you may write; "
+        "steps before the damage can be read",
     )
 
 

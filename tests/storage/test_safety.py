@@ -38,7 +38,7 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize("steps", [1, 40])
-def test_a_killed_run_keeps_every_finished_step(path, steps):
+def test_a_killed_run_keeps_every_finished_step(path, steps, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", TRAIN_FOREVER, path], stdout=subprocess.PIPE, text=True
     ) as run:
@@ -50,6 +50,10 @@ def test_a_killed_run_keeps_every_finished_step(path, steps):
     assert len(recording) in (announced + 1, announced + 2)  # one more may be finished, not announced
     for i, step in enumerate(recording):
         assert_same(step, records.step(i))
+    (tmp_path / "moved").mkdir()
+    for name in ("run.gradflow", "run.gradflow-wal"):
+        shutil.copy(tmp_path / name, tmp_path / "moved" / name)
+    assert len(load(tmp_path / "moved" / "run.gradflow")) == len(recording)
 
 
 def test_a_run_can_be_read_and_copied_while_it_is_written(path, tmp_path, monkeypatch):
