@@ -27,7 +27,6 @@ __all__ = ["Account", "Arrival", "Backward", "Part", "fold", "probe", "stamp"]
 
 _PENDING = 8  # backwards that never accumulated (``autograd.grad``) are dropped beyond so many
 _PROBED = 256
-_ROUNDING = 1e-5  # of the effort: what float32 loses beyond it in a stem is shown as a contributor
 
 
 @dataclass(eq=False, slots=True)
@@ -45,12 +44,10 @@ class Part(NamedTuple):
     Attributes:
         contributor: Who sent it.
         gradient: What came out at the use.
-        is_reduced: Whether it went in with reduced precision, as under autocast.
     """
 
     contributor: str
     gradient: Tensor
-    is_reduced: bool
 
 
 @dataclass(eq=False, slots=True)
@@ -184,9 +181,7 @@ class Account:
         for part in parts:
             self._add(part.contributor, edge, part.gradient)
             rest = rest - part.gradient
-        rounding = 0.0 if any(part.is_reduced for part in parts) else _ROUNDING
-        effort = torch.cat([norm(part.gradient) for part in parts]).sum()
-        if rest.device.type != "cpu" or bool(norm(rest) > rounding * effort):
+        if rest.device.type != "cpu" or bool(_dense_values(rest).any()):
             self._sum("rounding", rest, is_ours=True)
 
     def _add(self, name: str, edge: Edge, gradient: Tensor) -> None:

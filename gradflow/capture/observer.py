@@ -38,7 +38,6 @@ class _Split(NamedTuple):
 
     task: int
     name: str
-    is_reduced: bool
     is_term: bool
 
 
@@ -253,7 +252,7 @@ class Observer:
             elif split.is_term:
                 account.divide_by_term(task, edge, split.name, gradient)
             elif self._label(edge) == SHARED:
-                account.divide(task, edge, Part(split.name, gradient, split.is_reduced))
+                account.divide(task, edge, Part(split.name, gradient))
         if split is None:
             for crossing in crossings:
                 self._enter(task, crossing, inputs[crossing.slot])
@@ -287,8 +286,8 @@ class Observer:
         *,
         are_terms: bool = False,
     ) -> None:
-        def begin(name: str, is_reduced: bool) -> None:
-            self._split = _Split(task, name, is_reduced, are_terms)
+        def begin(name: str) -> None:
+            self._split = _Split(task, name, are_terms)
 
         try:
             send_through(node, stem, sent, begin)

@@ -111,7 +111,7 @@ class Crossing:
 
 
 def send_through(
-    node: Node, stem: Stem, sent: dict[str, dict[int, Tensor]], on: Callable[[str, bool], None]
+    node: Node, stem: Stem, sent: dict[str, dict[int, Tensor]], on: Callable[[str], None]
 ) -> None:
     """Send each contributor's cotangents through a stem; the hooks behind it see what comes out.
 
@@ -119,10 +119,10 @@ def send_through(
         node: The stem's node.
         stem: What is known of it.
         sent: Cotangents by contributor and output of the node.
-        on: Called with the contributor, and whether its cotangents are of reduced precision, before its pass.
+        on: Called with the contributor before its pass.
     """
     for contributor, by_output in sent.items():
-        on(contributor, any(c.dtype in (torch.bfloat16, torch.float16) for c in by_output.values()))
+        on(contributor)
         torch.autograd.grad(
             [GradientEdge(node, output) for output in by_output],
             stem.leaves,

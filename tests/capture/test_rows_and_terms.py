@@ -75,7 +75,7 @@ def test_rows_of_no_branch_are_unclaimed():
         triplet(*z.split(5)).backward()
         flow.step()
     weight = flow.recording.last["0.weight"]
-    assert weight.contributors == ("anchor", "unclaimed")
+    assert set(weight.contributors) - {"rounding"} == {"anchor", "unclaimed"}
     truth = by_rows(net, x)
     np.testing.assert_array_equal(weight.contribution("anchor"), truth["anchor"]["0.weight"].numpy())
 

@@ -92,7 +92,7 @@ def test_cached_parametrization_is_split():
     step = watched(net, loss, branches=NAMES)
     assert_close(step, truth, 1e-6)
     for p in step:
-        assert set(p.contributors) == set(NAMES)
+        assert set(p.contributors) - {"rounding"} == set(NAMES)
         laws.assert_gradient_conserved(step)
 
 
@@ -251,7 +251,7 @@ def test_trunk_that_the_loss_reads_beside_one_branch_is_not_given_to_it():
     assert reported["head.weight"].contributors == ("a",)
     net.zero_grad()
     split = watched(net, lambda: two_readers(net, x, 100.0), stems="split")["trunk.weight"]
-    assert split.contributors == ("a", "unclaimed")
+    assert set(split.contributors) - {"rounding"} == {"a", "unclaimed"}
     np.testing.assert_allclose(split.contribution("a"), alone.total, rtol=1e-5)
     expected = 100 * np.tile(x.sum(0).numpy(), (3, 1))
     np.testing.assert_allclose(split.contribution("unclaimed"), expected, rtol=1e-4)
