@@ -42,6 +42,8 @@ UNCLAIMED = 0.05
 ROUNDING = 0.05
 """Fraction of the effort from which the contributor ``rounding`` is more than half precision loses."""
 
+_FUSED = ("MkldnnRnn", "CudnnRnn", "MiopenRnn", "ThnnFused")
+
 RESIDUAL = 1e-5
 """Relative residual from which the sum is in doubt; below it, the order of summing explains it."""
 
@@ -65,6 +67,7 @@ def of_step(step: Step) -> tuple[Finding, ...]:
         *_shared(step),
         *_edited(step),
         *_rounding(step),
+        *_fused(step),
         *_residual(step),
         *_striking(step),
     )
@@ -188,6 +191,19 @@ def _rounding(step: Step) -> Iterator[Finding]:
             f"What several branches share was split, and {len(found)} of {len(step)} parameters received "
             f"more beside the parts than rounding explains; most at {most.fqn}.",
             "Something reads the inside of what is shared. Name it with gradflow.branch, or claim it.",
+        )
+
+
+def _fused(step: Step) -> Iterator[Finding]:
+    found = [p for p in step if any(use.node.startswith(_FUSED) for use in p.uses)]
+    if found:
+        node = next(use.node for use in found[0].uses if use.node.startswith(_FUSED))
+        yield Finding(
+            "note",
+            "fused",
+            f"A fused kernel ({node}) uses {len(found)} of {len(step)} parameters once per call: its time "
+            "steps cannot be told apart.",
+            "Run it unfused (with torch.backends.mkldnn.flags(enabled=False):) or by cells (nn.LSTMCell).",
         )
 
 

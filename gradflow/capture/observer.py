@@ -140,6 +140,11 @@ class Observer:
         return tuple(dict.fromkeys(name for window in self._windows for name in window.terms))
 
     @property
+    def saw_calls(self) -> bool:
+        """Whether any call of a watched module, or a claim, was seen in the open step."""
+        return any(window.calls or window.contexts for window in self._windows)
+
+    @property
     def misfit(self) -> str:
         """What to tell the user when the given names fit no set of paths; else empty."""
         told = (self.labeller.labels(window).misfit for window in self._windows)

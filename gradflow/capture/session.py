@@ -25,6 +25,13 @@ from gradflow.recording import Step
 
 __all__ = ["Memory", "Session", "Shelf"]
 
+_UNSEEN = Finding(
+    "warning",
+    "unseen",
+    "Gradients arrived, but no call of a watched module was seen.",
+    "A model compiled after watch() hides its calls: watch what torch.compile returned. The paths of a whole "
+    "step compiled into one graph cannot be told apart: compile the model and not the step.",
+)
 _USE_BRANCH = 'Name each path where it runs: with gradflow.branch("..."):'
 
 
@@ -179,6 +186,7 @@ class Session:
                     *_misfit(observer.misfit),
                     *_passes(*observer.passes),
                     *_by_reader(len(observer.by_reader), len(parameters)),
+                    *(() if observer.saw_calls or not parameters else (_UNSEEN,)),
                 ),
             )
         )

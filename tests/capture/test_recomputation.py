@@ -256,3 +256,31 @@ def test_fused_lstm_is_one_use_and_cells_are_one_per_step():
             flow.step()
         for p in flow.recording.last:
             assert [use.branch for use in p.uses].count("left") == uses
+        codes = [finding.code for finding in flow.recording.last.findings]
+        assert ("fused" in codes) == (net is fused)
+
+
+def test_model_compiled_after_watch_is_told():
+    net, xs = encoder(), triple()
+    with gradflow.watch(net, branches=NAMES) as flow:
+        compiled = torch.compile(net, backend="eager")
+        triplet(*map(compiled, xs)).backward()
+        flow.step()
+    step = flow.recording.last
+    assert {p.contributors for p in step} == {("unclaimed",)}
+    assert "unseen" in [finding.code for finding in step.findings]
+
+
+def test_compiled_model_is_watched_as_it_is():
+    net, xs = encoder(), triple()
+    truth = laws.two_stage(net, lambda m: triplet(*map(m, xs)), "", NAMES)
+    compiled = torch.compile(net, backend="aot_eager")
+    with gradflow.watch(compiled, branches=NAMES, keep="tensors") as flow:
+        triplet(*map(compiled, xs)).backward()
+        flow.step()
+    step = flow.recording.last
+    laws.assert_gradient_conserved(step)
+    for p in step:
+        for name in NAMES:
+            found = truth[name][p.fqn.removeprefix("_orig_mod.")].numpy()
+            np.testing.assert_allclose(p.contribution(name), found, rtol=1e-5, atol=1e-7)
