@@ -181,19 +181,19 @@ class Recorder:
     def __repr__(self) -> str:
         from gradflow.render import text
 
-        return f"{self._describe()}\n{text.recording(self.recording)}"
+        return f"{self._describe()}\n{text.recording(Recording(self._steps))}"
 
     def _repr_html_(self) -> str:
         from html import escape
 
         from gradflow.render import html
 
-        return f"<p>{escape(self._describe())}</p>{html.recording(self.recording)}"
+        return f"<p>{escape(self._describe())}</p>{html.recording(Recording(self._steps))}"
 
     def _describe(self) -> str:
         state = "closed" if self._is_closed else "paused" if self._session.is_paused else "watching"
         count = len(self._targets.params)
-        return f"Recorder {state} {count} parameters of {self._targets.title}, {len(self.recording)} steps"
+        return f"Recorder {state} {count} parameters of {self._targets.title}, {len(self._steps)} steps"
 
     def _hook(self, optimizer: Optimizer, position: int) -> Iterator[RemovableHandle]:
         def before(_optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # whatever step() is given

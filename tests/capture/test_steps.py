@@ -305,3 +305,38 @@ def test_parameters_frozen_replaced_and_unfrozen_later():
     laws.assert_gradient_conserved(step)
     assert step["0.weight"].contributors == step["2.bias"].contributors == NAMES
     assert laws.hook_counts(net) == laws.hook_counts(laws.clean_copy(net))
+
+
+def test_streaming_to_a_file_records_the_same_as_memory(tmp_path):
+    recordings = []
+    for to in (None, tmp_path / "run.gradflow"):
+        torch.manual_seed(0)
+        net = encoder()
+        opt = torch.optim.Adam(net.parameters())
+        with gradflow.watch(net, opt, branches=NAMES, keep=["2.*"], to=to) as flow:
+            train(net, opt, flow, steps=3, after=1.0)
+            assert len(flow.recording) == 3
+            assert flow.recording[0].index == 0
+        recordings.append(flow.recording)
+    in_memory, in_file = recordings[0], gradflow.load(tmp_path / "run.gradflow")
+    assert len(in_file) == len(recordings[1]) == 3
+    for one, other in zip(in_memory, in_file, strict=True):
+        assert one.scalars == other.scalars == {"after": 1.0}
+        for p, q in zip(one, other, strict=True):
+            assert (p.fqn, p.contributors, p.uses) == (q.fqn, q.contributors, q.uses)
+            np.testing.assert_array_equal(p.gram, q.gram)
+            np.testing.assert_array_equal(p.delta.gram, q.delta.gram)
+    kept = in_file.last["2.weight"].contribution("anchor")
+    np.testing.assert_array_equal(kept, in_memory.last["2.weight"].contribution("anchor"))
+
+
+def test_recorder_tells_its_story():
+    net = encoder()
+    opt = sgd(net)
+    with gradflow.watch(net, opt, branches=NAMES) as flow:
+        assert "watching 4 parameters of Sequential, 0 steps" in repr(flow)
+        train(net, opt, steps=2)
+        assert "2 steps" in repr(flow)
+        assert "anchor" in repr(flow)
+        assert "anchor" in flow._repr_html_()
+    assert "closed" in repr(flow)
