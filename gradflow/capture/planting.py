@@ -75,12 +75,11 @@ class Planter:
     def leave(self, module: nn.Module, output: object) -> None:
         """Plant hooks on what the call built; runs as its forward hook, also after an exception."""
         frames = self._frames()
-        while frames:
-            frame = frames.pop()
-            if frame.module == id(module):
-                break
-        else:
+        depth = next((i for i in reversed(range(len(frames))) if frames[i].module == id(module)), None)
+        if depth is None:  # it began before the hooks were put on
             return
+        frame = frames[depth]
+        del frames[depth:]
         if frame.call is None:
             return
         try:
