@@ -27,8 +27,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## Train a small triplet network and write its pictures and its recording to demo/
 	$(BIN)/gradflow demo --out demo $(ARGS)
 
+# One thread: how many there are changes the rounding, and after some steps the picture.
 assets: $(READY) ## Make the pictures of the README anew
-	$(BIN)/gradflow demo --out demo
+	OMP_NUM_THREADS=1 $(BIN)/gradflow demo --out demo
 	mkdir -p assets
 	cp demo/equation.svg demo/flow.svg assets/
 
