@@ -163,12 +163,10 @@ class Session:
     def _record(self, is_skipped: bool) -> None:
         observer = self._observer
         branches = observer.branches
-        order = list(observer.targets.params)
-        accounts = sorted(observer.accounts.items(), key=lambda item: order.index(item[0]))
         entries = [
-            Entry(observer.targets.names[key], account, self._moves.get(key))
-            for key, account in accounts
-            if key in self._moves or not (account.is_empty or (self._movers and account.is_cleared))
+            Entry(observer.targets.names[key], observer.accounts[key], self._moves.get(key))
+            for key in observer.targets.params
+            if key in observer.accounts and self._counts(key, observer.accounts[key])
         ]
         parameters = close(entries, branches, observer.terms)
         if observer.misfit:
@@ -190,6 +188,10 @@ class Session:
                 ),
             )
         )
+
+    def _counts(self, key: int, account: Account) -> bool:
+        """Tell whether something of a parameter belongs to the step: what was cleared unread does not."""
+        return key in self._moves or not (account.is_empty or (self._movers and account.is_cleared))
 
     def _account(self, param: Tensor) -> Account | None:
         self._observer.settle(param)
