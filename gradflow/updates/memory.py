@@ -57,7 +57,6 @@ class Memory:
 
     def lose(self) -> None:
         """Forget whose the optimizer's momentum is: from the next step on, all of it is ``history``."""
-        self._clear()
         self._seen = None
 
     def reconcile(self, state: Mapping[str, Any]) -> None:

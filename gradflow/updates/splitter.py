@@ -193,10 +193,10 @@ class DeltaSplitter:
     def _advance(
         self, param: Tensor, gradients: dict[str, Tensor], frozen: Frozen, skipped: Tensor | None
     ) -> dict[str, Tensor]:
-        if frozen.memory is None or self._rule is None:
+        if self._rule is None or (frozen.memory is None and param not in self._memories):
             return {}
         memory = self._memory(param, self._rule)
-        buffers = memory.advance(gradients, frozen.memory, skipped)
+        buffers = memory.advance(gradients, frozen.memory, skipped) if frozen.memory else {}
         memory.mark(self._optimizer.state.get(param, {}))
         return buffers
 

@@ -204,6 +204,18 @@ def test_a_step_that_failed_halfway_leaves_no_wrong_momentum():
     assert_conserved([run.advance()], rule="SGD")
 
 
+@pytest.mark.parametrize("name", ["SGD", "RMSprop"])
+def test_momentum_may_be_switched_off_and_on(name):
+    """Meanwhile the optimizer leaves its buffer as it is, and so do we."""
+    run = training(next(f for f in FAMILIES if f.name == name))
+    steps = run.run(3)
+    for momentum in (0.0, 0.0, 0.5, 0.9):
+        run.optimizer.param_groups[0]["momentum"] = momentum
+        steps.append(run.advance())
+    assert_conserved(steps, rule=name)
+    assert all("history" not in seen.split.parts for step in steps for seen in step)
+
+
 def test_a_branch_long_gone_ends_in_history():
     """Names that come once would otherwise each keep a buffer for ever."""
 
