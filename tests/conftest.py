@@ -5,9 +5,16 @@ import random
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before anything imports matplotlib
 os.environ["COLUMNS"] = "110"  # stories are as wide as the terminal: here it is always this one
+
+
+# The same examples in every run; HYPOTHESIS=explore looks for new ones.
+settings.register_profile("fixed", derandomize=True, database=None)
+settings.register_profile("explore")
+settings.load_profile(os.environ.get("HYPOTHESIS", "fixed"))
 
 
 @pytest.fixture(autouse=True)
