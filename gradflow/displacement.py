@@ -59,7 +59,7 @@ class Displacement:
         path: Path length of each contributor, branches first: the sum over the steps of its parts' norms,
             in parameter units.
         whole_path: The sum over the steps of the norms of the deltas themselves.
-        unwatched: Steps between the first and the last that were not recorded; what they moved is not counted.
+        unwatched: Steps between the first and the last that were not recorded; their moves are not counted.
         unkept: FQNs of parameters that moved while their tensors were not kept.
         kept_for: FQNs of parameters whose tensors were kept.
         trail: Net displacement and race; None where tensors were not kept.
@@ -132,8 +132,8 @@ class Displacement:
 def displacement(recording: Recording, where: str = "") -> Displacement:
     r"""Add up over a run what each contributor moved.
 
-    With :math:`d_{b,t}` the part of contributor :math:`b` in the delta of step :math:`t` and :math:`D` the sum
-    of all deltas: the path length is :math:`\sum_t \lVert d_{b,t} \rVert`, the net displacement
+    With :math:`d_{b,t}` the part of contributor :math:`b` in the delta of step :math:`t`, and :math:`D` the
+    sum of all deltas: the path length is :math:`\sum_t \lVert d_{b,t} \rVert`, the net displacement
     :math:`\lVert \sum_t d_{b,t} \rVert`, and the race
     :math:`\langle \sum_{s \le t} d_{b,s}, D \rangle / \lVert D \rVert`.
 

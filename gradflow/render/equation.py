@@ -18,7 +18,7 @@ from gradflow.record import Delta, ParamStep
 from gradflow.recording import Step
 from gradflow.render.heatmaps import Panel, Sheet, numbered, power_of_ten, size_of
 from gradflow.render.picture import new_figure, tell
-from gradflow.render.story import sum_words
+from gradflow.render.story import ACCOUNTING, sum_words
 from gradflow.render.theme import applied, number, percent, style
 from gradflow.render.views import View, view
 
@@ -148,7 +148,7 @@ def _delta_words(delta: Delta) -> list[str]:
     said = [f"{rule} moved the weight by {number(100 * delta.relative)} % of its norm"]
     shares = [f"{name} {percent(share)}" for name, share in delta.shares.items()]
     if delta.rule and not math.isnan(sum(delta.shares.values())):
-        said.append(f"credited to {', '.join(shares)} (an accounting, not a counterfactual)")
+        said.append(f"credited to {', '.join(shares)}. {ACCOUNTING.removesuffix('.')}")
     return said
 
 

@@ -10,6 +10,7 @@ a description in words, which :func:`describe` gives.
     gradflow.plot.cosines(step, "conv1")                    # which way
     gradflow.plot.history(flow.recording, scalar="loss")    # over the steps
     gradflow.plot.deltas(flow.recording)                    # whose delta
+    gradflow.plot.race(flow.recording)                      # whose way it was, over the run
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from gradflow.render.equation import equation
 from gradflow.render.flow import flow
 from gradflow.render.measures import contributions, cosines
 from gradflow.render.picture import described as describe
+from gradflow.render.race import race
 from gradflow.render.shares import deltas
 from gradflow.render.timeline import history
 
-__all__ = ["contributions", "cosines", "deltas", "describe", "equation", "flow", "history"]
+__all__ = ["contributions", "cosines", "deltas", "describe", "equation", "flow", "history", "race"]

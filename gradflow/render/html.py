@@ -61,7 +61,8 @@ def table(shown: Table, branches: Sequence[str]) -> str:
         heads += '<th scope="col" class="gf-words">norms side by side</th>'
     rows = "".join(_row(shown, i, branches) for i in range(len(shown.rows)))
     caption = f"<caption>{escape(shown.title)}</caption>" if shown.title else ""
-    more = f'<p class="gf-more">{escape(shown.more)}</p>' if shown.more else ""
+    notes = [note for note in (shown.more, shown.note) if note]
+    more = "".join(f'<p class="gf-more">{escape(note)}</p>' for note in notes)
     region = f'<div class="gf-scroll" tabindex="0" role="region" aria-label="{escape(shown.title)}">'
     return f"{region}<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{more}"
 

@@ -17,7 +17,7 @@ from gradflow import findings
 from gradflow.record import Contributions, Delta
 from gradflow.recording import Step
 from gradflow.render.rows import Row
-from gradflow.render.story import share_words
+from gradflow.render.story import ACCOUNTING, share_words
 from gradflow.render.theme import Theme, number, percent, short, signed, style
 
 __all__ = ["Diagram", "strongest_conflict"]
@@ -25,7 +25,7 @@ __all__ = ["Diagram", "strongest_conflict"]
 Point = tuple[float, float]
 
 _LANE, _LABEL, _WEIGHT, _SUM, _OPTIMIZER, _DELTA = 1.16, 0.84, 1.62, 1.62, 0.86, 1.5  # widths, inches
-_MARGIN, _GAP, _HEAD, _FOOT, _CAPTION = 0.2, 0.3, 1.12, 0.62, 0.44
+_MARGIN, _GAP, _HEAD, _FOOT, _CAPTION = 0.2, 0.3, 1.12, 0.62, 0.61
 _STAIR, _LEAST_ROW = 0.25, 0.86
 _BOX = (0.94, 0.185)
 _SHARE_LETTERS = 25  # so many fit under the bar of a delta
@@ -275,8 +275,7 @@ class Diagram:
         """How to read it."""
         lines = ["Arrows widen with the square root of the norm on them."]
         if self.moved:
-            how = "crossed where a share is negative; an accounting, not a counterfactual"
-            lines.append(f"Bars: shares of Δ in %, {how}.")
+            lines += ["Bars: shares of Δ in %, crossed where a share is negative.", ACCOUNTING]
         for i, words in enumerate(lines):
             self.text((_MARGIN, self.bottom + _FOOT + 0.02 + 0.17 * i), words, 7.5, self.look.muted)
 

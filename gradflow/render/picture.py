@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
@@ -23,6 +24,9 @@ from matplotlib.transforms import ScaledTranslation
 from gradflow.render.theme import LIGHT, NEUTRALS, applied
 
 __all__ = ["Picture", "axes_of", "described", "legend_below", "loose_axes", "new_figure", "tell", "to_svg"]
+
+
+_NOTE_PT, _NOTE_LETTER_PT = 7.5, 4.0  # a note under a figure: its size, and about the width of a letter
 
 
 class Picture(Figure):
@@ -81,8 +85,11 @@ def _layout() -> ConstrainedLayoutEngine:
     return ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
 
 
-def legend_below(ax: Axes, keys: Sequence[Artist], *, offset_pt: float = 36) -> None:
-    """Put a legend under the axes and their labels, in as many columns as their width has room for."""
+def legend_below(ax: Axes, keys: Sequence[Artist], *, offset_pt: float = 36, note: str = "") -> None:
+    """Put a legend under the axes and their labels, in as many columns as their width has room for.
+
+    A ``note`` on how to read the figure stands above the keys, folded to the same width.
+    """
     lengths = [len(str(key.get_label())) for key in keys]
     room_pt = ax.get_window_extent().width * 72 / ax.figure.dpi
     fitting = [n for n in range(1, len(keys) + 1) if _width_pt(lengths, n) <= room_pt]
@@ -93,6 +100,8 @@ def legend_below(ax: Axes, keys: Sequence[Artist], *, offset_pt: float = 36) -> 
         bbox_to_anchor=(0.5, 0),
         bbox_transform=ax.transAxes + ScaledTranslation(0, -offset_pt / 72, ax.figure.dpi_scale_trans),
         columnspacing=1.6,
+        title="\n".join(textwrap.wrap(note, max(20, int(room_pt / _NOTE_LETTER_PT)))) or None,
+        title_fontsize=_NOTE_PT,
     )
 
 

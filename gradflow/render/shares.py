@@ -17,6 +17,7 @@ from gradflow.record import RESERVED, Contributions
 from gradflow.recording import Recording, Step
 from gradflow.render.picture import axes_of, legend_below, tell
 from gradflow.render.rows import measured, rows
+from gradflow.render.story import ACCOUNTING
 from gradflow.render.theme import Style, Theme, applied, ink_on, percent, short, style
 from gradflow.render.timeline import line_of
 
@@ -56,7 +57,8 @@ def deltas(
     """Draw which contributor each delta is credited to: over the steps, or over the parameters of one step.
 
     The shares of a delta sum to 1; a contributor that pulled against the delta has a negative one, drawn
-    to the other side of 0. They are an accounting under a frozen preconditioner, not a counterfactual.
+    to the other side of 0. They are an accounting under a frozen preconditioner, not what the branch alone
+    would have done.
 
     Args:
         source: A recording (bars over steps) or a step (bars over parameters or modules).
@@ -84,7 +86,7 @@ def deltas(
         (_sideways_axes if bars.sideways else _upright_axes)(ax, bars)
         ax.set_title(f"Whose delta, {bars.what}")
         keys = [_key(name, bars.branches, look) for name in bars.names]
-        legend_below(ax, keys)
+        legend_below(ax, keys, note=ACCOUNTING)
     tell(ax, _told(bars))
     return ax
 
@@ -173,6 +175,5 @@ def _told(bars: Bars) -> str:
     there = [s for s in bars.shares if s]
     means = [f"{name} {percent(sum(s.get(name, 0.0) for s in there) / len(there))}" for name in bars.names]
     return (
-        f"Shares of the delta, {bars.what} ({len(there)} bars). On average: {', '.join(means)}. "
-        "An accounting under a frozen preconditioner, not a counterfactual."
+        f"Shares of the delta, {bars.what} ({len(there)} bars). On average: {', '.join(means)}. {ACCOUNTING}"
     )

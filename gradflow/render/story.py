@@ -25,9 +25,9 @@ __all__ = [
 ]
 
 ACCOUNTING = (
-    "The split of the delta is an accounting under a frozen preconditioner, not a counterfactual: it tells "
-    "how much of the optimizer's move is credited to each contributor, not what one alone would have done."
+    "Shares of Δ are an accounting under a frozen preconditioner, not what the branch alone would have done."
 )
+"""Stands wherever a share of a delta is told or drawn."""
 
 _MOST_USES = 9
 _MOST_STEPS = 8
@@ -42,6 +42,7 @@ class Table:
         rows: The cells.
         title: What it shows.
         more: What was left out, such as ``"… 149 more"``; empty if nothing.
+        note: How to read it; empty if that is plain.
         bars: The norms of each row by contributor, for those who draw; empty where there are none.
     """
 
@@ -49,6 +50,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     title: str = ""
     more: str = ""
+    note: str = ""
     bars: tuple[Mapping[str, float], ...] = ()
 
 
@@ -150,7 +152,8 @@ def step_table(step: Step, *, most: int | None = None) -> Table:
     left = len(step) - len(shown)
     more = f"… {left} more; print(gradflow.render.text.table(step)) shows all" if left else ""
     title = "Norm of each contribution, their sum and the delta"
-    return Table(tuple(heads), tuple(cells), title, more, tuple(p.norms for p in shown))
+    note = ACCOUNTING if moved else ""
+    return Table(tuple(heads), tuple(cells), title, more, note, tuple(p.norms for p in shown))
 
 
 def sum_words(p: ParamStep) -> str:
@@ -276,7 +279,7 @@ def _contributor_table(p: ParamStep) -> Table:
             row.append(percent(p.delta.shares[name]) if name in p.delta.shares else "")
             row.append(number(p.delta.norms[name]) if name in p.delta.norms else "")
         cells.append(tuple(row))
-    return Table(tuple(heads), tuple(cells), "Contributions")
+    return Table(tuple(heads), tuple(cells), "Contributions", note=ACCOUNTING if moved else "")
 
 
 def _term_table(terms: TermTable) -> Table:
@@ -308,4 +311,6 @@ def _steps_table(recording: Recording) -> Table:
         rows.append((str(step.index), *_norm_cells(data, names), *cells, *_delta_cells(data.delta, branches)))
     left = every - len(steps)
     more = f"… {left} more steps" if left else ""
-    return Table(heads, tuple(rows), "The whole model, step by step", more, tuple(d.norms for d in whole))
+    note = ACCOUNTING if any(data.delta for data in whole) else ""
+    norms = tuple(data.norms for data in whole)
+    return Table(heads, tuple(rows), "The whole model, step by step", more, note, norms)

@@ -6,13 +6,15 @@ import pytest
 from matplotlib.colors import to_hex
 
 from gradflow import plot
-from gradflow.errors import InvalidArgumentError, NoSuchParameterError, NoSuchStepError
+from gradflow.displacement import displacement
+from gradflow.errors import InvalidArgumentError, NoSuchParameterError, NoSuchStepError, NotKeptError
 from gradflow.recording import Recording
 from gradflow.render import theme
 from gradflow.render.rows import rows
+from gradflow.render.story import ACCOUNTING
 from tests import records
 from tests.render import scenes
-from tests.render.overlap import assert_no_overlap
+from tests.render.overlap import assert_no_overlap, drawn_texts
 
 BRANCHES = [("only",), scenes.TWO, records.PATHS, scenes.FIVE]
 LONG_NAMES = (
@@ -215,3 +217,35 @@ def test_every_figure_is_described(draw):
     text = plot.describe(draw(scenes.step()).figure)
     assert all(branch in text for branch in records.PATHS)
     assert plot.describe(plot.history(scenes.recording()).figure).count("positive")
+
+
+@pytest.mark.parametrize("branches", BRANCHES, ids=len)
+@pytest.mark.parametrize("steps", [1, 30])
+def test_the_race_fits(branches, steps):
+    run = scenes.recording(steps, branches, fqns=LONG_NAMES, extra=("unclaimed",))
+    assert_no_overlap(plot.race(run, scenes.LONG).figure)
+
+
+def test_the_race_is_that_of_the_recording_and_starts_at_nothing():
+    run = scenes.recording(6)
+    ax, found = plot.race(run, "conv1"), displacement(run, "conv1")
+    drawn = {line.get_label().partition(":")[0]: list(line.get_ydata()) for line in ax.lines}
+    for name, values in found.race.items():
+        assert drawn[name] == [0.0, *values]
+    assert drawn["Σ, the weights"][-1] == pytest.approx(found.distance)
+    assert ax.lines[0].get_xdata()[0] == -1
+
+
+def test_the_race_needs_tensors():
+    with pytest.raises(NotKeptError, match="inner products"):
+        plot.race(scenes.recording(3, keep=False))
+
+
+def test_where_shares_of_a_delta_are_drawn_it_says_what_they_are():
+    whole, run = scenes.step(), scenes.recording(3)
+    for ax in (plot.deltas(whole), plot.deltas(run), plot.race(run)):
+        assert ACCOUNTING in plot.describe(ax.figure)
+        assert ACCOUNTING in ax.get_legend().get_title().get_text().replace("\n", " ")
+    for fig in (plot.equation(whole, "conv1.weight"), plot.flow(whole)):
+        written = " ".join(text.get_text() for text, _ in drawn_texts(fig))
+        assert ACCOUNTING in written
