@@ -1,4 +1,5 @@
-"""The command line: ``gradflow demo`` trains a small network and shows what each path contributed.
+"""The command line: ``gradflow demo`` trains a small network and shows what each path contributed,
+``gradflow explain`` tells in words what a recording holds.
 
 torch and matplotlib are imported inside the commands, so that ``gradflow --help`` answers at once.
 """
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from gradflow.recording import Recording, Step
     from gradflow.zoo import Scene
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 __all__ = ["main"]
 
@@ -51,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     about = "See how the gradients of several paths meet in one shared weight."
     parser = argparse.ArgumentParser(prog="gradflow", description=about)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_explain(commands)
+    return parser
+
+
+def _add_demo(commands: Commands) -> None:
     told = "train a small network and write what each path contributed: pictures, a report, a recording"
     demo = commands.add_parser("demo", help=told, description=told.capitalize() + ".")
     demo.set_defaults(command=_demo)
@@ -64,7 +73,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     out = "folder for the files, made if need be (%(default)s)"
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help=out)
-    return parser
+
+
+def _add_explain(commands: Commands) -> None:
+    told = "tell in words, with numbers, what happened in one step of a recording"
+    explain = commands.add_parser("explain", help=told, description=told.capitalize() + ".")
+    explain.set_defaults(command=_explain)
+    explain.add_argument("recording", type=Path, help="file, as recording.save or `gradflow demo` writes it")
+    step = "number of the step, or -1 for the last (by default the last with a gradient)"
+    explain.add_argument("--step", type=int, metavar="N", help=step)
+    place = "a parameter or a module (by default the whole model)"
+    explain.add_argument("--param", default="", metavar="NAME", help=place)
 
 
 def _positive(text: str) -> int:
@@ -85,6 +104,14 @@ def _demo(given: argparse.Namespace) -> int:
     _tell(recording.last)
     files = [*_draw(recording.last, fqn, given.out), _report(recording, given.out), path]
     print("\nWritten:", *files, sep="\n  ")
+    return 0
+
+
+def _explain(given: argparse.Namespace) -> int:
+    from gradflow import storage
+    from gradflow.render.explain import explain
+
+    print(explain(storage.load(given.recording), step=given.step, param=given.param))
     return 0
 
 

@@ -13,6 +13,8 @@ import pytest
 import gradflow
 from gradflow import cli, zoo
 from gradflow.cli import main
+from gradflow.render.explain import explain
+from tests import records
 
 HEAVY = {"torch", "numpy", "matplotlib", "sqlite3", "rich", "tqdm", "pandas"}
 ROOT = Path(__file__).parent.parent
@@ -159,3 +161,51 @@ def test_ctrl_c_keeps_what_was_recorded_and_exits_with_130(tmp_path):
     assert steps >= 1
     assert f"Stopped after {steps} steps; they are in {tmp_path / 'recording.gradflow'}" in rest
     assert "Traceback" not in rest
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A file of three steps, made by hand."""
+    return records.recording(3).save(tmp_path / "run.gradflow")
+
+
+def test_explain_tells_what_the_recording_holds(recorded, capsys):
+    assert main(["explain", str(recorded)]) == 0
+    assert capsys.readouterr().out == explain(gradflow.load(recorded)) + "\n"
+    assert main(["explain", str(recorded), "--step", "1", "--param", "conv1.weight"]) == 0
+    assert capsys.readouterr().out.startswith("Step 1, conv1.weight [4×3]: 3 branches send it a gradient.")
+    assert main(["explain", str(recorded), "--step", "-1"]) == 0
+    assert capsys.readouterr().out.startswith("Step 2, the whole model")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--step", "7"], "no step 7 was recorded"),
+        (["--param", "conv1.wieght"], "no parameter or module 'conv1.wieght' among"),
+    ],
+)
+def test_explain_says_what_is_wrong_in_three_lines(arguments, what, recorded, capsys):
+    assert main(["explain", str(recorded), *arguments]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    lines = told.err.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith(what)
+
+
+def test_explain_of_no_file_says_so(tmp_path, capsys):
+    assert main(["explain", str(tmp_path / "none.gradflow")]) == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
+def test_explain_needs_neither_torch_nor_a_plotting_package(recorded):
+    code = """
+import json, sys
+from gradflow.cli import main
+main(["explain", sys.argv[1]])
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+    run = fresh("-c", code, recorded)
+    assert run.stdout.startswith("Step 2")
+    assert not {name.partition(".")[0] for name in json.loads(run.stderr)} & {"torch", "matplotlib", "rich"}
