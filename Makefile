@@ -28,10 +28,11 @@ demo: $(READY) ## Train a small triplet network and write its pictures and its r
 	$(BIN)/gradflow demo --out demo $(ARGS)
 
 # One thread: how many there are changes the rounding, and after some steps the picture.
-assets: $(READY) ## Make the pictures of the README anew
+assets: $(READY) ## Make the pictures of the README and the gallery anew
 	OMP_NUM_THREADS=1 $(BIN)/gradflow demo --out demo
 	mkdir -p assets
 	cp demo/equation.svg demo/flow.svg assets/
+	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py assets
 
 lab: $(READY) ## Open JupyterLab on the notebooks
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) $(if $(wildcard notebooks),notebooks,.)

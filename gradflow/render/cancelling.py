@@ -122,7 +122,9 @@ def _hatch(ax: Axes, values: NDArray[np.float64], look: Theme) -> None:
             )
             gone.set_linewidth(0)
             ax.add_patch(gone)
-    key = Patch(facecolor=look.panel, edgecolor=look.muted, hatch="////", label="nothing to cancel")
+    key = Patch(
+        facecolor=look.panel, edgecolor=look.muted, hatch="////", label="nothing to cancel, or mere rounding"
+    )
     legend_below(ax, [key])
 
 

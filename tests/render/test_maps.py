@@ -72,7 +72,7 @@ def test_cells_with_nothing_to_cancel_are_hatched_and_said_so():
     ax = plot.cancellation(Recording([*run[:2], silent(run[2]), *run[3:]]))
     hatched = [(p.get_x(), p.get_y()) for p in ax.patches if p.get_hatch()]
     assert hatched == [(1.5, -0.5), (1.5, 0.5), (1.5, 1.5)]
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["nothing to cancel"]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["nothing to cancel, or mere rounding"]
     assert plot.cancellation(run).get_legend() is None
 
 
