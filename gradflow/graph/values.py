@@ -1,0 +1,109 @@
+"""Putting a recorded step's numbers on a view: contributions on the arrows, Σ and Δ on the parameters."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gradflow.graph.data import Edge, Node
+
+__all__ = ["valued"]
+
+_MOST_CHAINS = 3
+
+Step = Any  # a gradflow.recording.Step; not imported, since graph and record know nothing of each other
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """What a step recorded of the parameters of one node."""
+
+    norms: dict[str, float]
+    total: float
+    delta: float | None
+    rule: str
+
+
+def valued(
+    nodes: list[Node], edges: list[Edge], branches: tuple[str, ...], step: Step
+) -> tuple[list[Node], list[Edge]]:
+    """Give the nodes and edges with the numbers of a step.
+
+    Where a view has up to three parameter boxes, each also gets its Σ, the optimizer, and its Δ as nodes.
+
+    Args:
+        nodes: Nodes of a view.
+        edges: Its edges.
+        branches: Branches of the graph. If they are named otherwise than the step's, as many of both are
+            taken to be the same in order.
+        step: A :class:`gradflow.recording.Step`.
+    """
+    records = {name: p for p in step.parameters.values() for name in (p.fqn, *p.names)}
+    sums = {node.id: found for node in nodes if (found := _summed(node, records)) is not None}
+    names = _translation(branches, step.branches)
+    uses = Counter((edge.target, edge.branch) for edge in edges)
+    shown = [replace(node, values=_values(sums[node.id])) if node.id in sums else node for node in nodes]
+    drawn = [_edge(edge, sums, names, uses[edge.target, edge.branch]) for edge in edges]
+    if sums and len(sums) <= _MOST_CHAINS:
+        shown = [replace(node, values=()) for node in shown]
+        for extra, links in _chains(sums):
+            shown += [node for node in extra if node not in shown]
+            drawn += links
+    return shown, drawn
+
+
+def _summed(node: Node, records: dict[str, Any]) -> _Sum | None:
+    """Add up what was recorded of the parameters of a node: norms of their contributions side by side."""
+    found = {id(records[name]): records[name] for name in node.names if name in records}
+    if node.kind != "parameter" or not found:
+        return None
+    norms: dict[str, float] = {}
+    for record in found.values():
+        for name, norm in record.norms.items():
+            norms[name] = math.hypot(norms.get(name, 0.0), norm)
+    deltas = [record.delta for record in found.values() if record.delta is not None]
+    return _Sum(
+        norms=norms,
+        total=math.hypot(*(record.total_norm for record in found.values())),
+        delta=math.hypot(*(delta.norm for delta in deltas)) if deltas else None,
+        rule=deltas[0].rule if deltas else "",
+    )
+
+
+def _translation(branches: tuple[str, ...], recorded: tuple[str, ...]) -> dict[str | None, str]:
+    """Give the step's name of each branch of the graph."""
+    names: dict[str | None, str] = {name: name for name in branches}
+    if not set(branches) & set(recorded) and len(branches) == len(recorded):
+        names = dict(zip(branches, recorded, strict=True))
+    if len(recorded) == 1:
+        names[None] = recorded[0]
+    return names
+
+
+def _edge(edge: Edge, sums: dict[str, _Sum], names: dict[str | None, str], several: int) -> Edge:
+    """Put a branch's contribution on its arrow into a parameter, if it is the branch's only one."""
+    known = sums.get(edge.target)
+    if known is None or several > 1:
+        return edge
+    norm = known.norms.get(names.get(edge.branch, ""), edge.norm)
+    return edge if norm is None else replace(edge, norm=norm)
+
+
+def _values(one: _Sum) -> tuple[tuple[str, float], ...]:
+    return (("Σ", one.total), *([("Δ", one.delta)] if one.delta is not None else []))
+
+
+def _chains(sums: dict[str, _Sum]) -> Iterator[tuple[list[Node], list[Edge]]]:
+    """Give what follows each parameter: the sum, the optimizer (one for all), the delta."""
+    for number, (target, one) in enumerate(sums.items()):
+        total = Node(f"sum {number}", "sum", "sum of the contributions", values=(("Σ", one.total),))
+        if one.delta is None:
+            yield [total], [Edge(target, total.id)]
+            continue
+        optimizer = Node("optimizer", "optimizer", one.rule or "optimizer")
+        delta = Node(f"delta {number}", "delta", "delta of the weights", values=(("Δ", one.delta),))
+        links = [Edge(target, total.id), Edge(total.id, optimizer.id), Edge(optimizer.id, delta.id)]
+        yield [total, optimizer, delta], links
