@@ -114,8 +114,8 @@ def _ease_release(nodes: list[AutogradNode]) -> None:
     """Keep a deep graph from being freed by recursion.
 
     torch 2.13 frees a chain of nodes that Python has seen recursively, which overflows the stack (a crash,
-    not an error) beyond some 50,000 of them. So each node at the head of a block holds the rest of its block, in
-    reverse: a list lets go of its last item first, so nodes die one by one, those nearest to the loss first.
+    not an error) beyond some 50,000 of them. So each node at the head of a block holds the rest of its
+    block, in reverse: a list lets go of its last item first, so nodes die one by one from the loss on.
     """
     for head in range(0, len(nodes), _BLOCK):
         nodes[head].metadata["gradflow.release"] = nodes[head + 1 : head + _BLOCK][::-1]  # type: ignore[index]

@@ -23,6 +23,7 @@ from gradflow.capture.labels import Labeller
 from gradflow.errors import InvalidArgumentError
 from gradflow.graph import Edge, Graph, Node, Parameter, Use
 from gradflow.graph.infer import Labels, infer
+from gradflow.record import RESERVED
 
 __all__ = ["labels", "trace"]
 
@@ -103,9 +104,10 @@ def _recorded(inferred: Labels, walk: Walk) -> tuple[Labels, bool]:
         branch.append(fallback if one is None or is_loss else one[0])
     windows = dict.fromkeys(mark.window for node in walk.nodes if (mark := _mark(node)) is not None)
     named = dict.fromkeys(name for window in windows for name in labeller.labels(window).branches)
-    extra = dict.fromkeys(name for name in ("shared", "unclaimed") if name in branch)
+    seen = dict.fromkeys(name for name in branch if name is not None and name not in RESERVED)
+    extra = dict.fromkeys(name for name in RESERVED if name in branch)
     calls: list[Calls] = [() if one is None else one[1] for one in found]
-    return Labels(calls, branch, inferred.step, tuple(named | extra)), True
+    return Labels(calls, branch, inferred.step, tuple(named | seen | extra)), True
 
 
 def _renamed(labels: Labels, branches: Sequence[str] | None) -> Labels:

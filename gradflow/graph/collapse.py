@@ -4,11 +4,13 @@ The rules. A node belongs to the box of the module call it was made in, cut at t
 where a module is opened). What a module does between its own submodules, and modules without parameters (a
 ReLU, a pooling), join the box before them in the forward pass, unless values of several boxes meet there (a
 residual sum): that is a small box of its own. Boxes never span two branches. Parameters join into one box
-per module; a parameter tied across modules stays alone. What lies outside any module call is the loss.
+per module; those tied across the same modules (``a = b``) into one of their own. What lies outside any module
+call is the loss.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -16,7 +18,10 @@ from dataclasses import dataclass, field, replace
 from gradflow.graph.data import Edge, Node, owner_path, short_op
 from gradflow.graph.repeats import chain
 
-__all__ = ["View", "collapsed", "merged_edges", "visible_path"]
+__all__ = ["View", "collapsed", "in_order", "merged_edges", "visible_path"]
+
+
+_PARAMETERS, _TIED = "parameters of ", " = "
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +139,9 @@ class _Grouping:
 
     def _parameter_group(self, node: Node) -> str:
         paths = {visible_path(owner_path(name), self.view) for name in node.names}
-        if self.view.depth is None or len(paths) > 1 or paths & self.view.opened:
+        if self.view.depth is None or paths & self.view.opened or " " in node.name:
             return node.id
-        return f"parameters of {paths.pop()}" if _is_named(node) else node.id
+        return _PARAMETERS + _TIED.join(sorted(paths))
 
     def _dissolve_cycles(self) -> None:
         """Take apart groups that would lead into one another."""
@@ -147,10 +152,6 @@ class _Grouping:
             for i, own in enumerate(self.of):
                 if own == group:
                     self.of[i] = self.nodes[i].id
-
-
-def _is_named(node: Node) -> bool:
-    return " " not in node.name
 
 
 def _on_cycles(ways: dict[str, set[str]]) -> set[str]:
@@ -208,7 +209,7 @@ def _merged_parameters(group: str, found: list[Node]) -> Node:
     return Node(
         id=group,
         kind="parameter",
-        name=group.removeprefix("parameters of "),
+        name=group.removeprefix(_PARAMETERS),
         names=names,
         members=len(found),
         numel=sum(node.numel for node in found),
@@ -250,3 +251,24 @@ def _joint_norm(several: list[Edge]) -> float | None:
     norms = [edge.norm for edge in several if edge.norm is not None]
     is_apart = len({edge.target for edge in several}) == len(several)
     return math.hypot(*norms) if is_apart and len(norms) == len(several) else None
+
+
+def in_order(nodes: list[Node], edges: Iterable[Edge]) -> list[Node]:
+    """Put nodes into topological order from the loss, otherwise as they stand; loops do not count."""
+    place = {node.id: i for i, node in enumerate(nodes)}
+    below: list[list[int]] = [[] for _ in nodes]
+    waiting = [0] * len(nodes)
+    for edge in edges:
+        if not edge.is_loop:
+            below[place[edge.source]].append(place[edge.target])
+            waiting[place[edge.target]] += 1
+    ready = [i for i, count in enumerate(waiting) if not count]
+    found: list[int] = []
+    while ready:
+        at = heapq.heappop(ready)
+        found.append(at)
+        for target in below[at]:
+            waiting[target] -= 1
+            if not waiting[target]:
+                heapq.heappush(ready, target)
+    return [nodes[i] for i in found]

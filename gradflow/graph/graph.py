@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gradflow.errors import InvalidArgumentError, did_you_mean
-from gradflow.graph.collapse import View, collapsed
+from gradflow.graph.collapse import View, collapsed, in_order
 from gradflow.graph.data import Edge, Node, Parameter, owner_path
 from gradflow.graph.fold import folded
 from gradflow.graph.repeats import chain
@@ -178,6 +178,7 @@ class Graph:
             nodes, edges = folded(*collapsed(whole.nodes, whole.edges, view), view)
         if self.step is not None:
             nodes, edges = valued(nodes, edges, whole.branches, self.step)
+        nodes = in_order(nodes, edges)
         return Graph(tuple(nodes), tuple(edges), whole.parameters, whole.branches, view, whole, self.step)
 
     def _module_paths(self) -> set[str]:

@@ -12,7 +12,7 @@ from gradflow.graph.data import Edge, Node
 
 __all__ = ["valued"]
 
-_MOST_CHAINS = 3
+_MOST_CHAINS = 1
 
 Step = Any  # a gradflow.recording.Step; not imported, since graph and record know nothing of each other
 
@@ -32,7 +32,7 @@ def valued(
 ) -> tuple[list[Node], list[Edge]]:
     """Give the nodes and edges with the numbers of a step.
 
-    Where a view has up to three parameter boxes, each also gets its Σ, the optimizer, and its Δ as nodes.
+    Where a view has a single parameter box, its Σ, the optimizer and its Δ also become nodes.
 
     Args:
         nodes: Nodes of a view.

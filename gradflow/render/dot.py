@@ -1,31 +1,27 @@
-r"""A graph as DOT text, the language of Graphviz: our own, escaped, the same for every run.
+"""A graph as DOT text, the language of Graphviz: the same for every run, ready for any Graphviz.
 
-Names come from anywhere (a module may be called ``a\"b<script>``), so they never become identifiers: nodes
-are numbered, names stand in labels and tooltips, escaped. No ``URL`` is ever written.
+A view as regular as lanes side by side gets the places of :mod:`gradflow.render.grid` (and
+``layout=nop2``, which keeps them); every other view is left to the layout of `dot`.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from gradflow.graph.data import Edge, Node
 from gradflow.graph.graph import Graph
-from gradflow.record import RESERVED
 from gradflow.render import theme as themes
-from gradflow.render.labels import lines_of, prefix_of, tip, title
-from gradflow.render.parallel import parallel_branches, rows
-from gradflow.render.theme import Theme
+from gradflow.render.curves import Box, Route
+from gradflow.render.grid import Grid, grid
+from gradflow.render.parallel import rows
+from gradflow.render.paint import FONTS, Paint, escaped
 
-__all__ = ["FONTS", "to_dot"]
-
-FONTS = "Helvetica Neue,Helvetica,Arial,Liberation Sans,DejaVu Sans,sans-serif"
+__all__ = ["to_dot"]
 
 _HUB = 8  # more arrows than this into one parameter make `dot` explode: each use then gets its own proxy
-_THIN, _THICK = 0.8, 5.0
+_INCH = 72.0
 
 
 def to_dot(graph: Graph, *, theme: str = "light") -> str:
@@ -40,187 +36,127 @@ def to_dot(graph: Graph, *, theme: str = "light") -> str:
         >>> print(to_dot(Graph((Node("0", "op", "SumBackward0"),), (), ())).splitlines()[0])
         digraph gradflow {
     """
-    return "\n".join(_Drawing(graph, themes.find(theme)).lines()) + "\n"
+    paint = Paint(graph, themes.find(theme))
+    found = grid(graph, paint.lanes, {node.id: paint.lines(node) for node in graph.nodes})
+    body = _Free(paint).lines() if found is None else _Placed(paint, found).lines()
+    return "\n".join(["digraph gradflow {", *("  " + line for line in body), "}", ""])
+
+
+def _defaults(paint: Paint, *graph: str) -> Iterator[str]:
+    look, font = paint.look, f'fontname="{FONTS}"'
+    yield f'graph [{", ".join(graph)}, bgcolor="{look.paper}", {font},'
+    yield f'  fontsize=12, fontcolor="{look.ink}", tooltip="gradient flow"]'
+    yield f'node [shape=box, style="rounded,filled", fillcolor="{look.paper}", color="{look.muted}",'
+    yield f'  {font}, fontsize=11, fontcolor="{look.ink}", margin="0.12,0.06", height=0.3]'
+    yield f'edge [color="{look.muted}", arrowsize=0.6, {font}, fontsize=9, fontcolor="{look.muted}"]'
 
 
 @dataclass(slots=True)
-class _Drawing:
-    graph: Graph
-    look: Theme
-    ids: dict[str, str] = field(default_factory=dict)
-    lanes: tuple[str, ...] = ()
-    hubs: dict[str, Node] = field(default_factory=dict)
-    names: tuple[str, ...] = ()
-    prefix: str = ""
-    largest: float = 0.0
+class _Placed:
+    """Writes a view whose places are known; DOT counts y upwards."""
+
+    paint: Paint
+    grid: Grid
 
     def lines(self) -> Iterator[str]:
-        graph = self.graph
-        self.ids = {node.id: f"n{i}" for i, node in enumerate(graph.nodes)}
-        self.lanes = parallel_branches(graph)
-        parameters = {node.id for node in graph.nodes if node.kind == "parameter"}
-        uses = Counter(edge.target for edge in graph.edges if edge.target in parameters)
-        self.hubs = {node.id: node for node in graph.nodes if uses[node.id] > _HUB}
-        self.names = tuple(name for name in graph.branches if name not in RESERVED)
-        self.prefix = prefix_of(graph)
-        norms = [edge.norm for edge in graph.edges if edge.target in parameters and edge.norm is not None]
-        self.largest = max(norms, default=0.0)
-        yield "digraph gradflow {"
-        yield from ("  " + line for line in self._body(parameters))
-        yield "}"
+        size = f'bb="0,0,{self.grid.width:.1f},{self.grid.height:.1f}"'
+        yield from _defaults(self.paint, "layout=nop2", "outputorder=edgesfirst", size)
+        for number, (lane, box) in enumerate(self.grid.lanes.items()):
+            yield from self._lane(number, lane, box)
+        for node in self.paint.graph.nodes:
+            yield self._node(node)
+        for edge, route in zip(self.paint.graph.edges, self.grid.routes, strict=True):
+            yield self.paint.edge(edge, self.paint.ids[edge.target], *self._way(route))
 
-    def _body(self, parameters: set[str]) -> Iterator[str]:
-        yield from self._defaults()
-        for lane in self.lanes:
-            yield from self._lane(lane)
-        for node in self.graph.nodes:
-            if node.branch not in self.lanes:
-                yield self._node(node)
-        yield from self._rows()
-        yield from self._column()
-        for number, edge in enumerate(self.graph.edges):
-            if edge.target in self.hubs:
-                yield from self._proxy(edge, number)
-            else:
-                yield self._edge(edge, self.ids[edge.target], is_use=edge.target in parameters)
-
-    def _defaults(self) -> Iterator[str]:
-        look = self.look
-        font = f'fontname="{FONTS}"'
-        yield f'graph [rankdir=TB, newrank=true, nodesep=0.3, ranksep=0.4, bgcolor="{look.paper}", {font},'
-        yield f'  fontsize=12, fontcolor="{look.ink}", tooltip="gradient flow"]'
-        yield f'node [shape=box, style="rounded,filled", fillcolor="{look.paper}", color="{look.muted}",'
-        yield f'  {font}, fontsize=11, fontcolor="{look.ink}", margin="0.12,0.06", height=0.3]'
-        yield f'edge [color="{look.muted}", arrowsize=0.6, {font}, fontsize=9, fontcolor="{look.muted}"]'
-
-    def _lane(self, lane: str) -> Iterator[str]:
-        colour = self._colour(lane)
-        yield f"subgraph cluster_{self.lanes.index(lane)} {{"
-        yield f'  label="{_escaped(lane)}"; fontcolor="{colour}"; style="rounded,filled"; color="{colour}1c";'
-        yield "  labelloc=b; margin=10;"  # at the top, arrows from the loss would cross the name
-        for node in self.graph.nodes:
-            if node.branch == lane:
-                yield f"  {self._node(node)}"
+    def _lane(self, number: int, lane: str, box: Box) -> Iterator[str]:
+        colour = self.paint.colour(lane)
+        corners = f"{box.left:.1f},{self._up(box.bottom):.1f},{box.right:.1f},{self._up(box.top):.1f}"
+        yield f"subgraph cluster_{number} {{"
+        yield f'  graph [bb="{corners}", style="rounded,filled", color="{colour}1c", label=""]'
+        yield (
+            f'  lane{number} [label="{escaped(lane)}", pos="{box.x:.1f},{self._up(box.top):.1f}", '
+            f'width=0.1, height=0.25, fontsize=12, fontcolor="{colour}", color="{self.paint.look.paper}", '
+            f'margin="0.08,0.02", class="lane", tooltip="{escaped(lane)}"]'
+        )
         yield "}"
 
     def _node(self, node: Node) -> str:
-        head, *lines = lines_of(node, self.prefix)
-        if node.kind == "module" and node.branch not in (None, node.name, *self.lanes):
-            lines.append(f"step {node.step}" if node.step is not None else str(node.branch))
-        rows_ = [f"<b>{_html(head)}</b>" if node.kind != "op" else _html(head)]
-        rows_ += [f'<font point-size="9" color="{self._muted(node)}">{_html(line)}</font>' for line in lines]
-        parts = [f"label=<{'<br/>'.join(rows_)}>", *self._shape(node)]
-        parts += [f'id="{self.ids[node.id]}"', f'class="{node.kind}"', f'tooltip="{_escaped(tip(node))}"']
-        return f"{self.ids[node.id]} [{', '.join(parts)}]"
+        box = self.grid.boxes[node.id]
+        place = f'pos="{box.x:.1f},{self._up(box.y):.1f}"'
+        size = f"width={box.width / _INCH:.3f}, height={box.height / _INCH:.3f}"
+        return self.paint.node(node, place, size)
 
-    def _muted(self, node: Node) -> str:
-        return self.look.faint if node.kind == "loss" else self.look.muted
+    def _way(self, route: Route) -> tuple[str, ...]:
+        points = " ".join(f"{x:.1f},{self._up(y):.1f}" for x, y in route.points)
+        tip, label = route.tip, route.label
+        return (
+            f'pos="e,{tip[0]:.1f},{self._up(tip[1]):.1f} {points}"',
+            f'lp="{label[0]:.1f},{self._up(label[1]):.1f}"',
+        )
 
-    def _shape(self, node: Node) -> list[str]:
-        look, colour = self.look, self._colour(node.branch)
-        if node.kind == "loss":
-            fill = colour if node.branch else look.ink
-            return [f'fillcolor="{fill}"', f'color="{fill}"', f'fontcolor="{look.paper}"']
-        if node.kind == "parameter":
-            return [
-                "shape=cylinder",
-                "style=filled",
-                f'fillcolor="{look.panel}"',
-                f'color="{look.ink}"',
-                "penwidth=1.2",
-            ]
-        if node.kind == "input":
-            return ["shape=ellipse", 'style="dashed"']
-        if node.kind in ("sum", "optimizer", "delta"):
-            style = (
-                ["shape=circle", "style=filled", "margin=0.02"] if node.kind == "sum" else ['style="filled"']
-            )
-            return [*style, f'fillcolor="{look.paper}"', f'color="{look.ink}"', "penwidth=1.2"]
-        parts = [f'color="{colour}"', "penwidth=1.2"]
-        if node.branch in self.lanes:
-            parts.append(f'group="{self.lanes.index(node.branch)}"')
-        return parts if node.kind != "op" else [*parts, 'margin="0.08,0.03"', "height=0.2", "fontsize=10"]
+    def _up(self, y: float) -> float:
+        return self.grid.height - y
 
-    def _colour(self, branch: str | None) -> str:
-        if branch is None:
-            return self.look.muted
-        return themes.style(branch, self.names).colour
+
+@dataclass(slots=True)
+class _Free:
+    """Writes a view for `dot` to lay out."""
+
+    paint: Paint
+    hubs: dict[str, Node] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        paint, graph = self.paint, self.paint.graph
+        uses = Counter(edge.target for edge in graph.edges if edge.target in paint.parameters)
+        self.hubs = {node.id: node for node in graph.nodes if uses[node.id] > _HUB}
+        yield from _defaults(paint, "rankdir=TB", "newrank=true", "nodesep=0.3", "ranksep=0.4")
+        for lane in paint.lanes:
+            yield from self._lane(lane)
+        for node in graph.nodes:
+            if node.branch not in paint.lanes:
+                yield paint.node(node)
+        yield from self._rows()
+        yield from self._column()
+        for number, edge in enumerate(graph.edges):
+            if edge.target in self.hubs:
+                yield paint.proxy(edge, self.hubs[edge.target], f"p{number}")
+                yield paint.edge(edge, f"p{number}")
+            else:
+                weight = () if edge.target in paint.parameters else ("weight=8",)
+                yield paint.edge(edge, paint.ids[edge.target], *weight)
+
+    def _lane(self, lane: str) -> Iterator[str]:
+        colour, number = self.paint.colour(lane), self.paint.lanes.index(lane)
+        yield f"subgraph cluster_{number} {{"
+        yield f'  graph [label="{escaped(lane)}", fontcolor="{colour}", style="rounded,filled",'
+        yield f'    color="{colour}1c", labelloc=b, margin=10]'  # at the top, arrows would cross the name
+        for node in self.paint.graph.nodes:
+            if node.branch == lane:
+                yield "  " + self.paint.node(node, f'group="{number}"')
+        yield "}"
 
     def _rows(self) -> Iterator[str]:
         """Keep the boxes of one module in one row, the lanes in their order."""
-        for row in rows(self.graph, self.lanes):
-            row.sort(key=lambda node: self.lanes.index(node.branch or ""))
-            ids = [self.ids[node.id] for node in row]
+        lanes = self.paint.lanes
+        for row in rows(self.paint.graph, lanes):
+            row.sort(key=lambda node: lanes.index(node.branch or ""))
+            ids = [self.paint.ids[node.id] for node in row]
             yield f"{{ rank=same; {' -> '.join(ids)} [style=invis] }}"
 
     def _column(self) -> Iterator[str]:
-        """Keep the shared parameters in one column, between the lanes."""
+        """Keep the parameters that several lanes share in one column."""
         users: dict[str, set[str | None]] = {}
-        for edge in self.graph.edges:
+        for edge in self.paint.graph.edges:
             users.setdefault(edge.target, set()).add(edge.branch)
+        lanes = set(self.paint.lanes)
         shared = [
-            node
-            for node in self.graph.nodes
-            if node.kind == "parameter"
-            and node.id not in self.hubs
-            and len(users[node.id] & set(self.lanes)) > 1
+            self.paint.ids[edge.target]
+            for edge in self._top_down()
+            if edge.target in self.paint.parameters - self.hubs.keys() and len(users[edge.target] & lanes) > 1
         ]
-        if len(shared) > 1:
-            order = " -> ".join(self.ids[node.id] for node in self._top_down(shared))
-            yield f"{order} [style=invis, weight=4]"
+        if len(set(shared)) > 1:
+            yield f"{' -> '.join(dict.fromkeys(shared))} [style=invis, weight=4]"
 
-    def _top_down(self, shared: list[Node]) -> list[Node]:
-        place = {node.id: i for i, node in enumerate(self.graph.nodes)}
-        first: dict[str, int] = {}
-        for edge in self.graph.edges:
-            first[edge.target] = min(first.get(edge.target, len(place)), place[edge.source])
-        return sorted(shared, key=lambda node: first.get(node.id, 0))
-
-    def _proxy(self, edge: Edge, number: int) -> Iterator[str]:
-        """Draw one use of a parameter used far and wide: a small box beside its consumer."""
-        node = self.hubs[edge.target]
-        name = _html(title(node, self.prefix))
-        look = self.look
-        yield (
-            f'p{number} [label=<<font point-size="8">{name}</font>>, shape=cylinder, style=filled, '
-            f'fillcolor="{look.panel}", color="{look.muted}", height=0.2, margin="0.06,0.02", '
-            f'class="proxy {self.ids[node.id]}", tooltip="{_escaped(tip(node))}"]'
-        )
-        yield self._edge(edge, f"p{number}", is_use=True)
-
-    def _edge(self, edge: Edge, target: str, *, is_use: bool) -> str:
-        colour = self._colour(edge.branch)
-        parts = [f'color="{colour}"']
-        if is_use:
-            parts.append(f"penwidth={self._width(edge.norm):.2f}")
-        else:
-            parts.append("weight=8")
-        if edge.is_loop:
-            parts += ["style=dashed", "constraint=false"]
-        if edge.norm is not None:
-            parts.append(f'label="{themes.number(edge.norm)}", fontcolor="{colour}"')
-        parts.append(f'class="{"use" if is_use else "flow"} {self.ids[edge.source]} {self.ids[edge.target]}"')
-        return f"{self.ids[edge.source]} -> {target} [{', '.join(parts)}]"
-
-    def _width(self, norm: float | None) -> float:
-        """Give the width of an arrow into a parameter, in points: proportional to the norm."""
-        if norm is None or not math.isfinite(norm) or not self.largest:
-            return 1.6
-        return max(_THIN, _THICK * norm / self.largest)
-
-
-def _clean(text: str) -> str:
-    """Replace what XML cannot hold."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "\N{REPLACEMENT CHARACTER}", text)
-
-
-def _html(text: str) -> str:
-    """Escape text for a label of Graphviz's HTML kind."""
-    text = _clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return text.replace('"', "&quot;").replace("\n", " ")
-
-
-def _escaped(text: str) -> str:
-    """Escape text for a quoted string, in which Graphviz reads backslashes and entities."""
-    text = _clean(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return re.sub(r"&(?=#?\w+;)", "&amp;", text)
+    def _top_down(self) -> list[Edge]:
+        place = {node.id: i for i, node in enumerate(self.paint.graph.nodes)}
+        return sorted(self.paint.graph.edges, key=lambda edge: place[edge.source])

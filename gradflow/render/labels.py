@@ -40,6 +40,7 @@ def lines_of(node: Node, prefix: str = "") -> list[str]:
     """Give the lines of a box, the title first."""
     if node.kind == "parameter":
         held = f"{node.members} parameters" if node.members > 1 else shape(node)
+        held = held if node.members > 1 or len(node.shape or ()) > 1 else ""
         inside = [" · ".join(part for part in (held, count(node.numel)) if part), values(node)]
     elif node.kind in ("module", "loss"):
         held = operations(node)

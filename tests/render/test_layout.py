@@ -53,7 +53,7 @@ def test_the_time_limit_holds_and_a_more_collapsed_picture_comes(monkeypatch):
     slow = [
         sys.executable,
         "-c",
-        "import sys, time; len(sys.stdin.read()) > 9000 and time.sleep(60); print('ok')",
+        "import sys, time; len(sys.stdin.read()) > 12000 and time.sleep(60); print('ok')",
     ]
     monkeypatch.setattr(layout, "engines", lambda format_: iter([slow]))
     graph = trace(*models.triplet())

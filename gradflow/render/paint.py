@@ -1,0 +1,161 @@
+r"""What boxes and arrows look like in DOT: labels, shapes, colours and widths, with every name escaped.
+
+Names come from anywhere (a module may be called ``a\"b<script>``), so they never become identifiers: nodes
+are numbered, names stand in labels and tooltips. No ``URL`` is ever written.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+
+from gradflow.graph.data import Edge, Node
+from gradflow.graph.graph import Graph
+from gradflow.record import RESERVED
+from gradflow.render import theme as themes
+from gradflow.render.labels import lines_of, prefix_of, tip, title
+from gradflow.render.parallel import parallel_branches
+from gradflow.render.theme import Theme
+
+__all__ = ["FONTS", "Paint", "escaped", "html"]
+
+FONTS = "Helvetica Neue,Helvetica,Arial,Liberation Sans,DejaVu Sans,sans-serif"
+
+_THIN, _THICK, _PLAIN = 0.8, 5.0, 1.6  # widths of arrows into parameters, in points
+
+
+@dataclass(slots=True)
+class Paint:
+    """Gives the attributes of each node and edge of a view.
+
+    Attributes:
+        graph: The view.
+        look: Its theme.
+        ids: Identifier of each node in the text, by id.
+        lanes: Branches that run side by side.
+        names: Branches that have a colour, in their order.
+        parameters: Ids of the parameters.
+    """
+
+    graph: Graph
+    look: Theme
+    ids: dict[str, str] = field(default_factory=dict)
+    lanes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    parameters: set[str] = field(default_factory=set)
+    _prefix: str = ""
+    _largest: float = 0.0
+
+    def __post_init__(self) -> None:
+        graph = self.graph
+        self.ids = {node.id: f"n{i}" for i, node in enumerate(graph.nodes)}
+        self.lanes = parallel_branches(graph)
+        self.names = tuple(name for name in graph.branches if name not in RESERVED)
+        self.parameters = {node.id for node in graph.nodes if node.kind == "parameter"}
+        self._prefix = prefix_of(graph)
+        norms = [e.norm for e in graph.edges if e.target in self.parameters and e.norm is not None]
+        self._largest = max((norm for norm in norms if math.isfinite(norm)), default=0.0)
+
+    def colour(self, branch: str | None) -> str:
+        """Give the colour of a branch; what belongs to none is grey."""
+        if branch is None or branch not in (*self.names, *RESERVED):
+            return self.look.muted
+        return themes.style(branch, self.names).colour
+
+    def lines(self, node: Node) -> list[str]:
+        """Give the lines of a box; one outside the lanes also tells its step or branch."""
+        found = lines_of(node, self._prefix)
+        if node.kind == "module" and node.branch not in (None, node.name, *self.lanes):
+            found.append(f"step {node.step}" if node.step is not None else _told(node.branch))
+        return found
+
+    def node(self, node: Node, *extra: str) -> str:
+        """Write a node; ``extra`` are more attributes."""
+        head, *lines = self.lines(node)
+        size = '<font point-size="9" color="{}">{}</font>'
+        faint = self.look.faint if node.kind == "loss" else self.look.muted
+        rows = [f"<b>{html(head)}</b>" if node.kind != "op" else html(head)]
+        rows += [size.format(faint, html(line)) for line in lines]
+        parts = [f"label=<{'<br/>'.join(rows)}>", *self._shape(node), *extra]
+        parts += [f'id="{self.ids[node.id]}"', f'class="{node.kind}"', f'tooltip="{escaped(tip(node))}"']
+        return f"{self.ids[node.id]} [{', '.join(parts)}]"
+
+    def proxy(self, edge: Edge, parameter: Node, name: str) -> str:
+        """Write one use of a parameter that is used far and wide: a small box beside its consumer."""
+        look = self.look
+        label = f'<font point-size="8">{html(title(parameter, self._prefix))}</font>'
+        return (
+            f'{name} [label=<{label}>, shape=cylinder, style=filled, fillcolor="{look.panel}", '
+            f'color="{self.colour(edge.branch)}", height=0.2, margin="0.06,0.02", '
+            f'class="proxy {self.ids[parameter.id]}", tooltip="{escaped(tip(parameter))}"]'
+        )
+
+    def edge(self, edge: Edge, target: str, *extra: str) -> str:
+        """Write an edge into ``target``, which may be a proxy; ``extra`` are more attributes."""
+        is_use = edge.target in self.parameters
+        colour = self.colour(edge.branch)
+        width = self.width(edge.norm) if is_use else 1.0
+        parts = [f'color="{colour}"', *extra]
+        if is_use:
+            parts += [f"penwidth={width:.2f}", f"arrowsize={0.5 + 0.08 * width:.2f}"]
+        if edge.is_loop:
+            parts += ["style=dashed", "constraint=false"]
+        if edge.norm is not None:
+            parts.append(f'label="{themes.number(edge.norm)}", fontcolor="{colour}"')
+        parts.append(f'class="{"use" if is_use else "flow"} {self.ids[edge.source]} {self.ids[edge.target]}"')
+        return f"{self.ids[edge.source]} -> {target} [{', '.join(parts)}]"
+
+    def width(self, norm: float | None) -> float:
+        """Give the width of an arrow into a parameter, in points: proportional to the norm."""
+        if norm is None or not math.isfinite(norm) or not self._largest:
+            return _PLAIN
+        return max(_THIN, _THICK * norm / self._largest)
+
+    def _shape(self, node: Node) -> list[str]:
+        look, colour = self.look, self.colour(node.branch)
+        if node.kind == "loss":
+            fill = colour if node.branch else look.ink
+            return [f'fillcolor="{fill}"', f'color="{fill}"', f'fontcolor="{look.paper}"']
+        if node.kind == "input":
+            return ["shape=ellipse", 'style="dashed"']
+        dark = [f'color="{look.ink}"', "penwidth=1.2"]
+        if node.kind == "parameter":
+            return ["shape=cylinder", "style=filled", f'fillcolor="{look.panel}"', *dark]
+        if node.kind == "sum":
+            return ["shape=circle", "style=filled", "margin=0.02", *dark]
+        if node.kind in ("optimizer", "delta"):
+            return ["style=filled", *dark]
+        small = ['margin="0.08,0.03"', "height=0.2", "fontsize=10"] if node.kind == "op" else []
+        return [f'color="{colour}"', "penwidth=1.2", *small]
+
+
+def _told(branch: str | None) -> str:
+    return str(branch) if branch in RESERVED else f"branch {branch}"
+
+
+def html(text: str) -> str:
+    """Escape text for a label of Graphviz's HTML kind.
+
+    Example:
+        >>> html('a"b<script>&c')
+        'a&quot;b&lt;script&gt;&amp;c'
+    """
+    text = _clean(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace('"', "&quot;").replace("\n", " ")
+
+
+def escaped(text: str) -> str:
+    r"""Escape text for a quoted string, in which Graphviz reads backslashes and entities.
+
+    Example:
+        >>> print(escaped('a"b' + chr(92) + '&amp;'))
+        a\"b\\&amp;amp;
+    """
+    text = _clean(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return re.sub(r"&(?=#?\w+;)", "&amp;", text)
+
+
+def _clean(text: str) -> str:
+    """Replace what XML cannot hold."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "\N{REPLACEMENT CHARACTER}", text)
