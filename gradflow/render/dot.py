@@ -15,8 +15,8 @@ from gradflow.graph.graph import Graph
 from gradflow.render import theme as themes
 from gradflow.render.curves import Box, Route
 from gradflow.render.grid import Grid, grid
-from gradflow.render.parallel import rows
 from gradflow.render.paint import FONTS, Paint, escaped
+from gradflow.render.parallel import rows
 
 __all__ = ["to_dot"]
 
