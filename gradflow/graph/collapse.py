@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from gradflow.graph.data import Edge, Node, owner_path, short_op
+from gradflow.graph.data import PLUMBING, Edge, Node, owner_path, short_op
 from gradflow.graph.repeats import chain
 
 __all__ = ["View", "collapsed", "in_order", "merged_edges", "visible_path"]
@@ -76,8 +76,19 @@ def collapsed(nodes: tuple[Node, ...], edges: tuple[Edge, ...], view: View) -> t
         members.setdefault(group, []).append(node)
     drawn = [_merged(group, found, view) for group, found in members.items()]
     place = {node.id: group for group, found in members.items() for node in found}
-    shown = {group: node.id for group, node in zip(members, drawn, strict=True)}
-    return drawn, merged_edges(edges, {node: shown[group] for node, group in place.items()})
+    shown = dict(zip(members, drawn, strict=True))
+    merged = merged_edges(edges, {node: shown[group].id for node, group in place.items()})
+    by_id = {node.id: node for node in drawn}
+    return drawn, [_in_lane(edge, by_id[edge.source], by_id[edge.target]) for edge in merged]
+
+
+def _in_lane(edge: Edge, source: Node, target: Node) -> Edge:
+    """Give an edge between boxes the branch of the box nearer to the parameters, if that has one."""
+    if target.kind in ("parameter", "input"):
+        return edge
+    none = (None, "shared", "unclaimed")
+    branch = source.branch if target.branch in none else target.branch
+    return replace(edge, branch=branch)
 
 
 @dataclass(slots=True)
@@ -133,9 +144,11 @@ class _Grouping:
         node = self.nodes[i]
         if any(self.nodes[kid].kind == "parameter" for kid in self.kids[i]):
             return node.id
+        before = [self.nodes[kid] for kid in self.kids[i] if self.nodes[kid].kind == "op"]
         found = {self.of[kid] for kid in self.kids[i] if self.nodes[kid].kind == "op"}
-        same = {self.nodes[kid].branch for kid in self.kids[i]} == {node.branch}
-        return found.pop() if len(found) == 1 and same else node.id
+        same = all(kid.branch == node.branch for kid in before)
+        passes = node.branch in (None, "unclaimed") or short_op(node.name) in PLUMBING
+        return found.pop() if len(found) == 1 and (same or passes) else node.id
 
     def _parameter_group(self, node: Node) -> str:
         paths = {visible_path(owner_path(name), self.view) for name in node.names}
@@ -188,7 +201,7 @@ def _merged(group: str, found: list[Node], view: View) -> Node:
         kind="loss" if is_loss else "module",
         name=("outside the model" if top.branch == "unclaimed" else "loss") if is_loss else path,
         calls=tuple(call for call in start.calls if call[0] in (path, "") or path.startswith(call[0] + ".")),
-        branch=top.branch,
+        branch=start.branch,  # what joined it may belong to none
         step=steps.pop() if len(steps) == 1 else None,
         shape=top.shape,
         inferred=any(node.inferred for node in found),

@@ -8,10 +8,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["KINDS", "Edge", "Node", "Parameter", "Saved", "Use", "owner_path", "parent_path", "short_op"]
+__all__ = [
+    "KINDS",
+    "PLUMBING",
+    "Edge",
+    "Node",
+    "Parameter",
+    "Saved",
+    "Use",
+    "owner_path",
+    "parent_path",
+    "short_op",
+]
 
 KINDS = ("loss", "op", "module", "parameter", "input", "sum", "optimizer", "delta")
 """What a node stands for. ``op`` is one node of the autograd graph, ``module`` is several of them."""
+
+PLUMBING = frozenset({
+    "Alias", "AsStrided", "Clone", "Expand", "Permute", "ReshapeAlias", "Select", "Slice", "Squeeze", "T",
+    "ToCopy", "Transpose", "Unsqueeze", "UnsafeView", "View",
+})  # fmt: skip
+"""Operations that move numbers without computing: they join the box before them, and are not named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from gradflow.graph.collapse import View, collapsed, in_order
 from gradflow.graph.data import Edge, Node, Parameter, owner_path
 from gradflow.graph.fold import folded
 from gradflow.graph.repeats import chain
-from gradflow.graph.values import valued
+from gradflow.graph.values import measured, valued
 
 __all__ = ["Graph"]
 
@@ -123,11 +123,11 @@ class Graph:
         changed = replace(self, step=step)
         return changed if self.view is None else changed._seen(self.view)
 
-    def to_dot(self, *, theme: str = "light") -> str:
+    def to_dot(self, *, theme: str = "light", details: bool = True) -> str:
         """Write the view (for a whole graph, its overview) as text in Graphviz' language DOT."""
         from gradflow.render import dot
 
-        return dot.to_dot(self.overview(), theme=theme)
+        return dot.to_dot(self.overview(), theme=theme, details=details)
 
     def to_json(self) -> str:
         """Write nodes, edges, parameters and branches of this view as JSON."""
@@ -147,7 +147,13 @@ class Graph:
         return graph_files.figure(self)
 
     def save(
-        self, path: str | Path, *, step: Any = None, theme: str = "light", time_limit_s: float | None = None
+        self,
+        path: str | Path,
+        *,
+        step: Any = None,  # a Step, see `step`
+        theme: str = "light",
+        details: bool = True,
+        time_limit_s: float = 20.0,
     ) -> Path:
         """Write a picture or the data, by the ending: .svg .pdf .png .html .dot .json .txt.
 
@@ -157,7 +163,8 @@ class Graph:
             path: Where to.
             step: A recorded step whose numbers to show, see :meth:`with_values`.
             theme: ``"light"`` or ``"dark"``.
-            time_limit_s: Seconds a layout may take (20 unless given); what takes longer is collapsed further.
+            details: Whether boxes tell operations, shapes and sizes, or their names alone, as on a slide.
+            time_limit_s: Seconds a layout may take; what takes longer is collapsed further, with a warning.
 
         Returns:
             The path written.
@@ -169,13 +176,17 @@ class Graph:
         from gradflow.render import graph_files
 
         graph = self if step is None else self.with_values(step)
-        return graph_files.save(graph, Path(path), theme=theme, time_limit_s=time_limit_s)
+        look = graph_files.Look(theme, details, time_limit_s)
+        return graph_files.save(graph, Path(path), look)
 
     def _seen(self, view: View) -> Graph:
         whole = self.whole
-        nodes, edges = list(whole.nodes), list(whole.edges)
+        raw = whole.edges
+        if self.step is not None:
+            raw = measured(raw, whole.parameters, whole.branches, self.step)
+        nodes, edges = list(whole.nodes), list(raw)
         if view.depth is not None or view.fold:
-            nodes, edges = folded(*collapsed(whole.nodes, whole.edges, view), view)
+            nodes, edges = folded(*collapsed(whole.nodes, raw, view), view)
         if self.step is not None:
             nodes, edges = valued(nodes, edges, whole.branches, self.step)
         nodes = in_order(nodes, edges)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gradflow.graph.data import Edge, Node
+from gradflow.graph.data import Edge, Node, Parameter
 
-__all__ = ["valued"]
+__all__ = ["measured", "valued"]
 
 _MOST_CHAINS = 1
 
@@ -53,6 +53,36 @@ def valued(
             shown += [node for node in extra if node not in shown]
             drawn += links
     return shown, drawn
+
+
+def measured(
+    edges: tuple[Edge, ...], parameters: tuple[Parameter, ...], branches: tuple[str, ...], step: Step
+) -> tuple[Edge, ...]:
+    """Give the edges of a whole graph with the norms that a step recorded for single uses.
+
+    A use is known by its parameter, branch, module call, operation and input; where several are alike, none
+    is given a norm.
+    """
+    records = {name: p for p in step.parameters.values() for name in (p.fqn, *p.names)}
+    names = _translation(branches, step.branches)
+    norms: dict[tuple[str, str, int], float] = {}
+    for parameter in parameters:
+        record = records.get(parameter.fqn)
+        known = Counter() if record is None else Counter(map(_use_key, record.uses))
+        single = (
+            {} if record is None else {_use_key(u): u.norm for u in record.uses if known[_use_key(u)] == 1}
+        )
+        for use in parameter.uses:
+            norm = single.get((names.get(use.branch), use.call, use.op, use.index))
+            if norm is not None:
+                norms[use.node, parameter.id, use.index] = norm
+    return tuple(
+        replace(edge, norm=norms.get((edge.source, edge.target, edge.index), edge.norm)) for edge in edges
+    )
+
+
+def _use_key(use: Any) -> tuple[str | None, str, str, int]:  # a gradflow.record.Use
+    return use.branch, use.call, use.node, use.index
 
 
 def _summed(node: Node, records: dict[str, Any]) -> _Sum | None:

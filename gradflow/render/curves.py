@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ARROW_HEAD", "LABEL_WIDTH", "Box", "Point", "Route", "bend", "downwards", "label_below"]
+__all__ = ["ARROW_HEAD", "LABEL_WIDTH", "Box", "Point", "Route", "bend", "downwards", "label_beside"]
 
 Point = tuple[float, float]
 
@@ -66,9 +66,9 @@ def bend(start: Point, end: Point) -> tuple[Point, ...]:
     return start, (middle, start[1]), (middle, end[1]), end
 
 
-def label_below(tip: Point, ahead: float) -> Point:
-    """Give the place of a number below an arrow that arrives level."""
-    return tip[0] - ahead * (ARROW_HEAD + 8.0 + LABEL_WIDTH / 2), tip[1] + 9.0
+def label_beside(tip: Point, ahead: float, *, from_below: bool = False) -> Point:
+    """Give the place of a number beside an arrow that arrives level: below it, or above if it rose there."""
+    return tip[0] - ahead * (ARROW_HEAD + 8.0 + LABEL_WIDTH / 2), tip[1] + (-9.0 if from_below else 9.0)
 
 
 def downwards(

@@ -24,19 +24,20 @@ _HUB = 8  # more arrows than this into one parameter make `dot` explode: each us
 _INCH = 72.0
 
 
-def to_dot(graph: Graph, *, theme: str = "light") -> str:
+def to_dot(graph: Graph, *, theme: str = "light", details: bool = True) -> str:
     """Write a graph as DOT.
 
     Args:
         graph: A graph or a view of one; drawn as it is.
         theme: ``"light"`` or ``"dark"``.
+        details: Whether boxes tell operations, shapes and sizes, or their names alone.
 
     Example:
         >>> from gradflow.graph import Edge, Node
         >>> print(to_dot(Graph((Node("0", "op", "SumBackward0"),), (), ())).splitlines()[0])
         digraph gradflow {
     """
-    paint = Paint(graph, themes.find(theme))
+    paint = Paint(graph, themes.find(theme), details)
     found = grid(graph, paint.lanes, {node.id: paint.lines(node) for node in graph.nodes})
     body = _Free(paint).lines() if found is None else _Placed(paint, found).lines()
     return "\n".join(["digraph gradflow {", *("  " + line for line in body), "}", ""])
@@ -75,7 +76,8 @@ class _Placed:
         yield f'  graph [bb="{corners}", style="rounded,filled", color="{colour}1c", label=""]'
         yield (
             f'  lane{number} [label="{escaped(lane)}", pos="{box.x:.1f},{self._up(box.top):.1f}", '
-            f'width=0.1, height=0.25, fontsize=12, fontcolor="{colour}", color="{self.paint.look.paper}", '
+            f'width=0.1, height=0.25, fontsize=12, fontcolor="{self.paint.legible(lane)}", '
+            f'color="{self.paint.look.paper}", '
             f'margin="0.08,0.02", class="lane", tooltip="{escaped(lane)}"]'
         )
         yield "}"
@@ -128,8 +130,8 @@ class _Free:
     def _lane(self, lane: str) -> Iterator[str]:
         colour, number = self.paint.colour(lane), self.paint.lanes.index(lane)
         yield f"subgraph cluster_{number} {{"
-        yield f'  graph [label="{escaped(lane)}", fontcolor="{colour}", style="rounded,filled",'
-        yield f'    color="{colour}1c", labelloc=b, margin=10]'  # at the top, arrows would cross the name
+        yield f'  graph [label="{escaped(lane)}", fontcolor="{self.paint.legible(lane)}", color="{colour}1c",'
+        yield '    style="rounded,filled", labelloc=b, margin=10]'  # at the top, arrows would cross the name
         for node in self.paint.graph.nodes:
             if node.branch == lane:
                 yield "  " + self.paint.node(node, f'group="{number}"')

@@ -10,25 +10,25 @@ from pathlib import Path
 from gradflow.errors import GradflowError, InvalidArgumentError
 from gradflow.graph.graph import Graph
 from gradflow.render import dot, graph_text, layout
+from gradflow.render.layout import Look
 
-__all__ = ["ENDINGS", "figure", "save"]
+__all__ = ["ENDINGS", "Look", "figure", "save"]
 
 ENDINGS = (".svg", ".pdf", ".png", ".html", ".dot", ".json", ".txt")
 
 
-def save(graph: Graph, path: Path, *, theme: str = "light", time_limit_s: float | None = None) -> Path:
+def save(graph: Graph, path: Path, look: Look) -> Path:
     """Write a graph to a file; see :meth:`gradflow.graph.Graph.save`.
 
     Raises:
         InvalidArgumentError: an ending that is not known.
     """
     ending = path.suffix.lower()
-    limit = layout.TIME_LIMIT_S if time_limit_s is None else time_limit_s
     if ending.removeprefix(".") in layout.FORMATS:
-        path.write_bytes(layout.draw(graph.overview(), ending[1:], theme=theme, time_limit_s=limit))
+        path.write_bytes(layout.draw(graph.overview(), ending[1:], look))
         return path
     writers: dict[str, Callable[[], str]] = {
-        ".dot": lambda: dot.to_dot(graph.overview(), theme=theme),
+        ".dot": lambda: dot.to_dot(graph.overview(), theme=look.theme, details=look.details),
         ".json": graph.to_json,
         ".txt": lambda: graph_text.text(graph) + "\n",
     }

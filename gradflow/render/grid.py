@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from gradflow.graph.data import Edge, Node
 from gradflow.graph.graph import Graph
-from gradflow.render.curves import ARROW_HEAD, LABEL_WIDTH, Box, Point, Route, bend, downwards, label_below
+from gradflow.render.curves import ARROW_HEAD, LABEL_WIDTH, Box, Point, Route, bend, downwards, label_beside
 from gradflow.render.grid_plan import Plan, plan
 
 __all__ = ["Grid", "grid"]
@@ -93,10 +93,15 @@ class _Layout:
         self.y = max(box.bottom for box in (*self.frames.values(), *self.boxes.values())) + _GAP
         self.y += _FAN if self.plan.below else 0.0
         self._stack(self.plan.below, axis)
+        if self.plan.chain and not self.plan.below:
+            self.y = self.boxes[self._shared()[0].id].bottom + _GAP
         self._stack(self.plan.chain, self.centre)
         self._beside()
         routes = [self._route(edge) for edge in self.plan.graph.edges]
         return self._moved_to_origin(routes)
+
+    def _shared(self) -> list[Node]:
+        return [node for nodes in self.plan.middle.values() for node in nodes]
 
     def _is_one_row(self) -> bool:
         """Tell whether there is but one row, and one parameter that all lanes share: the classic picture."""
@@ -110,7 +115,11 @@ class _Layout:
         wide = max(_TITLE * len(lines[0]), *(_TEXT * len(line) for line in lines[1:]), 34.0)
         if node.kind == "sum":
             return wide + 14.0, wide + 14.0
-        return wide + 20.0, 14.0 + 11.0 * (len(lines) - 1) + (18.0 if node.kind == "parameter" else 10.0)
+        tall = 14.0 + 11.0 * (len(lines) - 1) + (18.0 if node.kind == "parameter" else 10.0)
+        entering = sum(edge.target == node.id for edge in self.plan.graph.edges) / 2
+        return wide + 20.0, max(
+            tall, entering * self._line(node.id) + 8.0 if node.kind == "parameter" else 0.0
+        )
 
     def _lane_width(self) -> float:
         boxes = [self._size(node)[0] for nodes in self.plan.inside.values() for node in nodes]
@@ -163,7 +172,7 @@ class _Layout:
         """Place parameters half a row below their users: shared ones in the middle, others outside."""
         if self.merges:
             self.y = max(frame.bottom for frame in self.frames.values()) + _GAP + _FAN
-            self._stack(self.plan.middle[0], self.centre)
+            self._stack(self._shared(), self.centre)
             return
         for row, nodes in self.plan.middle.items():
             self._column(nodes, row, lambda width: self.centre)
@@ -178,7 +187,7 @@ class _Layout:
                 ),
             )
 
-    def _column(self, nodes: list[Node], row: int, across: Callable[[float], float]) -> None:
+    def _column(self, nodes: list[Node], row: float, across: Callable[[float], float]) -> None:
         """Place parameters of one row below one another."""
         sizes = [self._size(node) for node in nodes]
         y = self.y + (row + 0.5) * self.pitch - sum(height + 10.0 for _, height in sizes) / 2
@@ -202,7 +211,7 @@ class _Layout:
 
     def _route(self, edge: Edge) -> Route:
         source, target = self.boxes[edge.source], self.boxes[edge.target]
-        if self.merges and self.plan.middle[0][0].id == edge.target:
+        if self.merges and self._shared()[0].id == edge.target:
             return self._merging(edge, source, target)
         for nodes in self.plan.middle.values():
             for place, node in enumerate(nodes):
@@ -213,12 +222,22 @@ class _Layout:
             ahead = 1.0 if target.x > source.x else -1.0
             tip = (target.x - ahead * target.width / 2, target.y)
             start = (source.x + ahead * source.width / 2, source.y)
-            return Route(bend(start, (tip[0] - ahead * ARROW_HEAD, tip[1])), tip, label_below(tip, ahead))
+            return Route(bend(start, (tip[0] - ahead * ARROW_HEAD, tip[1])), tip, label_beside(tip, ahead))
         if edge.target in self._ends(0):
             return downwards(source, target, straight_from=min(f.top for f in self.frames.values()) - 10.0)
         if edge.source in self._ends(-1):
             return downwards(source, target, straight_to=target.top - _GAP - _FAN)
         return downwards(source, target)
+
+    def _entry(self, edge: Edge, side: tuple[str, ...]) -> float:
+        """Tell which of the arrows from one side this is, counted from the middle one: by row, then lane."""
+
+        def place(one: Edge) -> tuple[int, int, str]:
+            return self.plan.row[one.source], -side.index(self._lane_of(one)), one.source
+
+        into = [one for one in self.plan.graph.edges if one.target == edge.target]
+        order = sorted(place(one) for one in into if self._lane_of(one) in side)
+        return order.index(place(edge)) - (len(order) - 1) / 2
 
     def _merging(self, edge: Edge, source: Box, target: Box) -> Route:
         """Lead an arrow down into the one parameter that all lanes share."""
@@ -250,13 +269,13 @@ class _Layout:
         is_left = lane in self.left_lanes
         side = self.left_lanes if is_left else self.right_lanes
         rank, last = len(side) - 1 - side.index(lane), len(side) - 1
-        line = self._line()
-        entry = target.y + (rank - last / 2) * line
+        line = self._line(edge.target)
+        entry = target.y + self._entry(edge, side) * line
         start = (source.right if is_left else source.left, source.y)
         tip = (target.left if is_left else target.right, entry)
         ahead = 1.0 if is_left else -1.0
         end = (tip[0] - ahead * ARROW_HEAD, entry)
-        label = label_below(tip, ahead)
+        label = label_beside(tip, ahead, from_below=source.y > entry)
         if not rank:
             return Route(bend(start, end), tip, label)
         bus = entry
@@ -271,9 +290,16 @@ class _Layout:
         )
         return Route(points, tip, label)
 
-    def _line(self) -> float:
-        """Give the distance of neighbouring arrows: more where numbers stand between them."""
-        return _LINE if any(edge.norm is not None for edge in self.plan.graph.edges) else _LINE * 0.55
+    def _line(self, target: str = "") -> float:
+        """Give the distance of neighbouring arrows: more where numbers stand between them, or two do."""
+        if all(edge.norm is None for edge in self.plan.graph.edges):
+            return _LINE * 0.55
+        rows = {
+            self.plan.row[e.source]
+            for e in self.plan.graph.edges
+            if e.target == target and e.source in self.plan.row
+        }
+        return _LINE * 1.5 if len(rows) > 1 else _LINE
 
     def _moved_to_origin(self, routes: list[Route]) -> Grid:
         ends = [*self.boxes.values(), *self.frames.values()]

@@ -25,7 +25,7 @@ class Plan:
         above: What leads to several lanes, one a row.
         inside: The boxes of each lane, one a row.
         below: What several lanes lead to, one a row.
-        middle: Parameters of boxes in lanes, by row.
+        middle: Parameters of boxes in lanes, by row; by the mean of the rows of all its users, if several.
         outside: Parameters that only the outermost lane of a side uses, by the lane and row.
         beside: Parameters of a box outside the lanes, by its id.
         chain: The sum, the optimizer and the delta after the one parameter.
@@ -36,7 +36,7 @@ class Plan:
     above: list[Node] = field(default_factory=list)
     inside: dict[str, list[Node]] = field(default_factory=dict)
     below: list[Node] = field(default_factory=list)
-    middle: dict[int, list[Node]] = field(default_factory=dict)
+    middle: dict[float, list[Node]] = field(default_factory=dict)
     outside: dict[tuple[str, int], list[Node]] = field(default_factory=dict)
     beside: dict[str, list[Node]] = field(default_factory=dict)
     chain: list[Node] = field(default_factory=list)
@@ -100,6 +100,7 @@ def _joins_neighbours(edge: Edge, column: dict[str, str], found: Plan) -> bool:
 
 def _place_parameters(found: Plan, column: dict[str, str], ends: tuple[str, str]) -> bool:
     """Put each parameter into the middle; what only one box uses beside it, if there is room."""
+    is_spread = False
     users: dict[str, set[str]] = {}
     for edge in found.graph.edges:
         users.setdefault(edge.target, set()).add(edge.source)
@@ -108,14 +109,18 @@ def _place_parameters(found: Plan, column: dict[str, str], ends: tuple[str, str]
             continue
         using = users.get(node.id, set())
         rows = {found.row[one] for one in using}
-        if using and len(rows) == 1 and all(column[one] in found.inside for one in using):
-            row, used_in = rows.pop(), {column[one] for one in using}
-            if len(used_in) == 1 and used_in <= set(ends):
-                found.outside.setdefault((used_in.pop(), row), []).append(node)
+        if using and all(column[one] in found.inside for one in using):
+            used_in = {column[one] for one in using}
+            if len(rows) == 1 and len(used_in) == 1 and used_in <= set(ends):
+                found.outside.setdefault((used_in.pop(), rows.pop()), []).append(node)
             else:
-                found.middle.setdefault(row, []).append(node)
+                is_spread |= len(rows) > 1
+                middle = sum(rows) / len(rows) - 0.5 * (len(rows) > 1)
+                found.middle.setdefault(middle, []).append(node)
         elif len(using) == 1 and next(iter(using)) not in found.beside:
             found.beside.setdefault(next(iter(using)), []).append(node)
         else:
             return False
-    return not found.chain or sum(map(len, found.middle.values())) == 1
+    held = sum(map(len, found.middle.values()))
+    fits = not is_spread or (held == 1 and len(found.inside) == 2)  # else arrows would cross a lane
+    return fits and (not found.chain or held == 1)

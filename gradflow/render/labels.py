@@ -5,24 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from gradflow.graph.data import Node, short_op
+from gradflow.graph.data import PLUMBING, Node, short_op
 from gradflow.graph.graph import Graph
 from gradflow.render import theme
 
 __all__ = ["common_prefix", "count", "lines_of", "operations", "prefix_of", "shape", "tip", "title", "values"]
 
 _LONG = 28  # characters of a line
-_PLUMBING = {
-    "T",
-    "View",
-    "UnsafeView",
-    "Expand",
-    "ReshapeAlias",
-    "Transpose",
-    "Permute",
-    "Unsqueeze",
-    "Squeeze",
-}
 _WORDY = re.compile("^(Native|Cudnn|Miopen|Mkldnn)|WithIndices$")
 
 
@@ -53,7 +42,7 @@ def lines_of(node: Node, prefix: str = "") -> list[str]:
 
 def operations(node: Node) -> str:
     """Give the operations worth naming: no transposes and other plumbing, unless there is nothing else."""
-    found = [op for op in node.ops if op not in _PLUMBING] or node.ops
+    found = [op for op in node.ops if op not in PLUMBING] or node.ops
     return " · ".join(_WORDY.sub("", op) for op in found)
 
 

@@ -13,13 +13,23 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from gradflow.errors import GradflowError, InvalidArgumentError, MissingPackageError
 from gradflow.graph.graph import Graph
 from gradflow.render.dot import to_dot
 
-__all__ = ["FORMATS", "TIME_LIMIT_S", "LayoutFailedError", "LayoutTooSlowError", "draw", "engines", "lay_out"]
+__all__ = [
+    "FORMATS",
+    "TIME_LIMIT_S",
+    "LayoutFailedError",
+    "LayoutTooSlowError",
+    "Look",
+    "draw",
+    "engines",
+    "lay_out",
+]
 
 FORMATS = ("svg", "pdf", "png")
 TIME_LIMIT_S = 20.0
@@ -37,30 +47,45 @@ class LayoutFailedError(GradflowError, RuntimeError):
     """Graphviz gave up."""
 
 
-def draw(graph: Graph, format_: str, *, theme: str = "light", time_limit_s: float = TIME_LIMIT_S) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a graph is drawn.
+
+    Attributes:
+        theme: ``"light"`` or ``"dark"``.
+        details: Whether boxes tell operations, shapes and sizes, or their names alone.
+        time_limit_s: Seconds that a layout may take.
+    """
+
+    theme: str = "light"
+    details: bool = True
+    time_limit_s: float = TIME_LIMIT_S
+
+
+def draw(graph: Graph, format_: str, look: Look | None = None) -> bytes:
     """Draw a graph; more collapsed, with a warning, if it is too large to be laid out in time.
 
     Args:
-        graph: A graph or a view; the whole graph is drawn as its overview.
+        graph: A graph or a view, drawn as it is.
         format_: ``"svg"``, ``"pdf"`` or ``"png"``.
-        theme: ``"light"`` or ``"dark"``.
-        time_limit_s: Seconds that a layout may take.
+        look: How.
 
     Raises:
         InvalidArgumentError: another format.
         LayoutTooSlowError: not even one box per branch could be laid out in time.
         MissingPackageError: there is no Graphviz.
     """
+    look = look or Look()
     for view in _simpler_and_simpler(graph):
+        text = to_dot(view, theme=look.theme, details=look.details)
         try:
-            picture = lay_out(to_dot(view, theme=theme), format_, time_limit_s=time_limit_s)
+            picture = lay_out(text, format_, time_limit_s=look.time_limit_s)
         except LayoutTooSlowError as error:
             slow = error
             continue
         if view is not graph:
-            told = (
-                f"no layout of {len(graph.nodes)} nodes in {time_limit_s:g} s: drawn with {len(view.nodes)}"
-            )
+            size, limit = len(graph.nodes), look.time_limit_s
+            told = f"no layout of {size} nodes in {limit:g} s: drawn with {len(view.nodes)}"
             warnings.warn(told, stacklevel=2)
         return picture
     raise slow

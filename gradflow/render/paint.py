@@ -14,14 +14,15 @@ from gradflow.graph.data import Edge, Node
 from gradflow.graph.graph import Graph
 from gradflow.record import RESERVED
 from gradflow.render import theme as themes
-from gradflow.render.labels import lines_of, prefix_of, tip, title
+from gradflow.render.labels import lines_of, prefix_of, tip, title, values
 from gradflow.render.parallel import parallel_branches
 from gradflow.render.theme import Theme
 
-__all__ = ["FONTS", "Paint", "escaped", "html"]
+__all__ = ["FONTS", "Paint", "contrast", "escaped", "html"]
 
 FONTS = "Helvetica Neue,Helvetica,Arial,Liberation Sans,DejaVu Sans,sans-serif"
 
+_LEGIBLE = 3.0  # contrast of large text, WCAG 2.1
 _THIN, _THICK, _PLAIN = 0.8, 5.0, 1.6  # widths of arrows into parameters, in points
 
 
@@ -32,6 +33,7 @@ class Paint:
     Attributes:
         graph: The view.
         look: Its theme.
+        details: Whether boxes tell operations, shapes and sizes, or their names alone.
         ids: Identifier of each node in the text, by id.
         lanes: Branches that run side by side.
         names: Branches that have a colour, in their order.
@@ -40,6 +42,7 @@ class Paint:
 
     graph: Graph
     look: Theme
+    details: bool = True
     ids: dict[str, str] = field(default_factory=dict)
     lanes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -63,9 +66,16 @@ class Paint:
             return self.look.muted
         return themes.style(branch, self.names).colour
 
+    def legible(self, branch: str | None) -> str:
+        """Give the colour of a branch for text; where it is too pale on this paper, that of other text."""
+        colour = self.colour(branch)
+        return colour if contrast(colour, self.look.paper) >= _LEGIBLE else self.look.muted
+
     def lines(self, node: Node) -> list[str]:
         """Give the lines of a box; one outside the lanes also tells its step or branch."""
         found = lines_of(node, self._prefix)
+        if not self.details:
+            return found[:1] + [line for line in (values(node),) if line and node.kind == "parameter"]
         if node.kind == "module" and node.branch not in (None, node.name, *self.lanes):
             found.append(f"step {node.step}" if node.step is not None else _told(node.branch))
         return found
@@ -102,7 +112,12 @@ class Paint:
         if edge.is_loop:
             parts += ["style=dashed", "constraint=false"]
         if edge.norm is not None:
-            parts.append(f'label="{themes.number(edge.norm)}", fontcolor="{colour}"')
+            apart = (
+                "" if any(part.startswith("lp=") for part in extra) else "  "
+            )  # dot sets it on thick lines
+            parts.append(
+                f'label="{apart}{themes.number(edge.norm)}", fontcolor="{self.legible(edge.branch)}"'
+            )
         parts.append(f'class="{"use" if is_use else "flow"} {self.ids[edge.source]} {self.ids[edge.target]}"')
         return f"{self.ids[edge.source]} -> {target} [{', '.join(parts)}]"
 
@@ -128,6 +143,23 @@ class Paint:
             return ["style=filled", *dark]
         small = ['margin="0.08,0.03"', "height=0.2", "fontsize=10"] if node.kind == "op" else []
         return [f'color="{colour}"', "penwidth=1.2", *small]
+
+
+def contrast(one: str, other: str) -> float:
+    """Give the contrast of two colours, from 1 to 21, as WCAG 2.1 defines it.
+
+    Example:
+        >>> round(contrast("#000000", "#ffffff"), 1), round(contrast("#F0E442", "#fefefe"), 1)
+        (21.0, 1.3)
+    """
+    bright, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def _told(branch: str | None) -> str:

@@ -59,7 +59,7 @@ def test_the_time_limit_holds_and_a_more_collapsed_picture_comes(monkeypatch):
     graph = trace(*models.triplet())
     start = time.perf_counter()
     with pytest.warns(UserWarning, match=r"no layout of 57 nodes in 2 s: drawn with 17"):
-        assert layout.draw(graph.expand(), "svg", time_limit_s=2).strip() == b"ok"
+        assert layout.draw(graph.expand(), "svg", layout.Look(time_limit_s=2)).strip() == b"ok"
     assert time.perf_counter() - start < 30
 
 
@@ -68,7 +68,7 @@ def test_when_nothing_is_laid_out_in_time_it_says_so(monkeypatch):
         layout, "engines", lambda format_: iter([[sys.executable, "-c", "import time; time.sleep(60)"]])
     )
     with pytest.raises(layout.LayoutTooSlowError, match=r"within 0.2 s"):
-        layout.draw(trace(*models.chain(2)).expand(), "svg", time_limit_s=0.2)
+        layout.draw(trace(*models.chain(2)).expand(), "svg", layout.Look(time_limit_s=0.2))
 
 
 def test_nasty_names_survive_and_execute_nowhere():
@@ -99,8 +99,8 @@ def test_a_resnet_triplet_is_drawn_quickly():
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        layout.draw(trace(loss, model).expand(), "svg", time_limit_s=30)
-        layout.draw(trace(*models.chain(1000)).expand(), "svg", time_limit_s=30)
+        layout.draw(trace(loss, model).expand(), "svg", layout.Look(time_limit_s=30))
+        layout.draw(trace(*models.chain(1000)).expand(), "svg", layout.Look(time_limit_s=30))
 
 
 def test_a_picture_goes_to_a_file_by_its_ending(tmp_path):
