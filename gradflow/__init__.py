@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from gradflow import zoo
     from gradflow.capture.branches import branch
     from gradflow.capture.recorder import Recorder, watch
+    from gradflow.capture.trace import trace
+    from gradflow.diagrams import diagram
     from gradflow.errors import GradflowError
+    from gradflow.graph import Graph
     from gradflow.recording import Recording, Step
     from gradflow.render import figures as plot
     from gradflow.render.report import report
@@ -26,14 +29,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Graph": "gradflow.graph",
     "GradflowError": "gradflow.errors",
     "Recorder": "gradflow.capture.recorder",
     "Recording": "gradflow.recording",
     "Step": "gradflow.recording",
     "branch": "gradflow.capture.branches",
+    "diagram": "gradflow.diagrams",
     "load": "gradflow.storage",
     "plot": "gradflow.render.figures",
     "report": "gradflow.render.report",
+    "trace": "gradflow.capture.trace",
     "watch": "gradflow.capture.recorder",
     "zoo": "gradflow.zoo",
 }
@@ -41,13 +47,16 @@ _MODULES = ("plot", "zoo")
 
 __all__ = [
     "GradflowError",
+    "Graph",
     "Recorder",
     "Recording",
     "Step",
     "branch",
+    "diagram",
     "load",
     "plot",
     "report",
+    "trace",
     "watch",
     "zoo",
 ]

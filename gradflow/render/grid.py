@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from gradflow.graph.data import Edge, Node
 from gradflow.graph.graph import Graph
@@ -179,13 +180,9 @@ class _Layout:
         for (lane, row), nodes in self.plan.outside.items():
             frame, room = self.frames[lane], self._room()
             is_left = lane in self.left_lanes
-            self._column(
-                nodes,
-                row,
-                lambda width, frame=frame, room=room, is_left=is_left: (
-                    frame.left - room - width / 2 if is_left else frame.right + room + width / 2
-                ),
-            )
+            edge = frame.left - room if is_left else frame.right + room
+            side = -0.5 if is_left else 0.5
+            self._column(nodes, row, partial(_beside, edge, side))
 
     def _column(self, nodes: list[Node], row: float, across: Callable[[float], float]) -> None:
         """Place parameters of one row below one another."""
@@ -321,3 +318,8 @@ class _Layout:
             width=width,
             height=height,
         )
+
+
+def _beside(edge: float, side: float, width: float) -> float:
+    """Give the middle of a box that stands beside an edge: left of it for a negative side."""
+    return edge + side * width
