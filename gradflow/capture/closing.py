@@ -171,12 +171,16 @@ def _excess(parts: Sequence[Tensor], moved: Tensor, theta: Tensor) -> Tensor:
     """Give how far the parts are from the delta beyond the rounding of θ, relative to the largest effort."""
     if moved.numel() == 0:
         return moved.new_zeros(1, dtype=torch.float64)
-    whole, effort = torch.zeros_like(moved), torch.zeros_like(moved, dtype=moved.abs().dtype)
+    off = moved.to(parts[0].dtype, copy=True) if parts else moved.clone()
     for part in parts:
-        whole = whole + part
-        effort = effort + part.abs()
-    eps = torch.finfo(moved.dtype).eps
-    beyond = ((whole - moved).abs() - 2 * eps * theta.abs()).clamp_min(0).amax().double()
+        off -= part
+    slack = theta.abs().mul_(2 * torch.finfo(moved.dtype).eps)
+    beyond = off.abs().sub_(slack).clamp_min_(0).amax().double()
+    if beyond.device.type == "cpu" and not bool(beyond):
+        return torch.zeros(1, dtype=torch.float64)
+    effort = torch.zeros_like(slack)
+    for part in parts:
+        effort += part.abs()
     return torch.where(beyond == 0, 0.0, beyond / effort.amax().double()).reshape(1)
 
 
