@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gradflow.capture.marking import Edge
 from gradflow.capture.reduce import norm
+from gradflow.capture.stems import SHARED
 
 __all__ = ["Account", "Arrival", "Backward", "Part", "fold", "probe", "stamp"]
 
@@ -150,7 +151,7 @@ class Account:
         if backward is None or backward.total is None:
             return
         for edge, gradient in backward.arrivals:
-            if edge in backward.parts:
+            if edge in backward.parts and label(edge) == SHARED:
                 self._add_parts(edge, gradient, backward.parts[edge])
             else:
                 self._add(label(edge), edge, gradient)

@@ -22,7 +22,6 @@ from gradflow.capture.walk import (
     is_leaf_node,
     is_view_or_cast,
     leaf_of,
-    leaves_behind,
     mark_of,
     put_mark,
     upstream,
@@ -69,12 +68,17 @@ class Marker:
         key: Key of this recorder's marks in ``node.metadata``.
         sink: What the planted hooks report to.
         splits_trunks: Whether what branches read from outside any branch is split, and not only weights.
+
+    Attributes:
+        splits_trunks: As given.
+        is_explicit: Whether any branch was named so far; only then is there an outside to keep an eye on.
     """
 
     def __init__(self, key: str, sink: Sink, *, splits_trunks: bool) -> None:
         self.key = key
         self._sink = sink
-        self._splits_trunks = splits_trunks
+        self.splits_trunks = splits_trunks
+        self.is_explicit = False
 
     def mark_fresh(
         self, roots: list[Node], window: Window, call: Call | None, inputs: set[Node] | None
@@ -135,8 +139,7 @@ class Marker:
             mark.stem = Stem(mark)
         stem = mark.stem
         if is_split and not stem.leaves:
-            leaves, stem.size = leaves_behind(node)
-            stem.leaves = [leaf for leaf in leaves if self._sink.knows(leaf)]
+            self._survey(node, stem)
         if not stem.is_guarded:
             stem.is_guarded = True
             node.register_prehook(self._sink.guard(stem))
@@ -144,16 +147,42 @@ class Marker:
 
     def open_to_outside(self, node: Node) -> None:
         """Tell what lies behind a node that something outside every known branch reads it too."""
-        self.spread(node, lambda mark: add_reader(mark.reach, mark.window.outside))
+        start = mark_of(node, self.key)
+        is_open = start is not None and start.branch is None
 
-    def spread(self, start: Node, visit: Callable[[Mark], bool]) -> None:
-        """Visit marks from a node towards the leaves, as far as ``visit`` says it is news."""
-        stack = [start]
+        def visit(mark: Mark) -> bool:
+            inside = mark.branch is None if is_open else mark.is_stem_candidate
+            return inside and add_reader(mark.reach, mark.window.outside)
+
+        self.spread(node, visit)
+
+    def _survey(self, node: Node, stem: Stem) -> None:
+        """Find what is split with a stem: of a trunk, what lies outside any branch like itself."""
+        region, leaves = set[Mark](), dict[int, Tensor]()
+
+        def visit(mark: Mark) -> bool:
+            if mark in region or (stem.is_trunk and (mark.branch is not None or mark.is_unplaced)):
+                return False
+            region.add(mark)
+            return True
+
+        for inside in self.spread(node, visit):
+            for child, _ in inside.next_functions:
+                if child is not None and is_leaf_node(child) and self._sink.knows(leaf_of(child)):
+                    leaves[id(leaf_of(child))] = leaf_of(child)
+        stem.leaves, stem.size = list(leaves.values()), len(region)
+        stem.region = region if stem.is_trunk else None
+
+    def spread(self, start: Node, visit: Callable[[Mark], bool]) -> list[Node]:
+        """Visit marks from a node towards the leaves, as far as ``visit`` says it is news; give the nodes."""
+        stack, news = [start], []
         while stack:
             node = stack.pop()
             mark = mark_of(node, self.key)
             if mark is not None and visit(mark):
+                news.append(node)
                 stack.extend(upstream(node))
+        return news
 
     def _place_node(self, node: Node, mark: Mark) -> None:
         """Decide the branch of a node by the stretch it was made in, where that is inside its call."""
@@ -176,14 +205,15 @@ class Marker:
         mark = mark_of(node, self.key)
         if mark is None:
             return None
-        is_trunk = reader.branch is not None and mark.branch is None and not mark.is_unplaced
+        self.is_explicit |= reader.branch is not None
+        is_trunk = self.is_explicit and mark.branch is None and not mark.is_unplaced
         if not is_trunk and not mark.is_stem_candidate:
             return None
         if mark.stem is None:
-            mark.stem = Stem(mark)
+            mark.stem = Stem(mark, is_trunk=is_trunk)
         if is_trunk or mark.reach or is_cast_of_leaf(node):
             mark.stem.is_met = True
-            return self.guarded(node, is_split=mark.is_stem_candidate or self._splits_trunks)
+            return self.guarded(node, is_split=self.splits_trunks or mark.is_stem_candidate)
         return mark.stem
 
     def _could_be_stem(self, node: Node, mark: Mark) -> bool:

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from gradflow.capture.calls import Window
+from gradflow.capture.calls import Mark, Window
 from gradflow.capture.hooks import AccumulatedHook, EnterHook, LeafHook, LeaveHook
 from gradflow.capture.labels import Labeller
 from gradflow.capture.ledger import Account, Part
 from gradflow.capture.marking import Edge
 from gradflow.capture.planting import Planter
-from gradflow.capture.stems import SHARED, UNCLAIMED, Crossing, Stem, send_through
+from gradflow.capture.stems import INNER, SHARED, UNCLAIMED, Crossing, Stem, send_through
 from gradflow.capture.targets import Targets
 from gradflow.record import RESERVED, Finding
 
@@ -39,6 +39,7 @@ class _Split(NamedTuple):
     task: int
     name: str
     is_term: bool
+    region: set[Mark] | None
 
 
 class Observer:
@@ -256,7 +257,7 @@ class Observer:
                 account.arrive(task, edge, gradient)
             elif split.is_term:
                 account.divide_by_term(task, edge, split.name, gradient)
-            elif self._label(edge) == SHARED:
+            elif split.region is None or edge.mark in split.region:
                 account.divide(task, edge, Part(split.name, gradient))
         if split is None:
             for crossing in crossings:
@@ -266,21 +267,25 @@ class Observer:
         if cotangent is None or not crossing.stem.is_guarded:
             return
         reader = self.labeller.of_mark(crossing.reader)
-        if reader == SHARED:
-            crossing.stem.has_inner_readers.add(task)
-        else:
-            crossing.stem.enter(task, reader, crossing.output, cotangent)
+        is_inner = crossing.stem.is_trunk and crossing.reader.branch is None and reader != UNCLAIMED
+        contributor = INNER if is_inner or reader == SHARED else reader
+        crossing.stem.enter(task, contributor, crossing.output, cotangent)
 
     def _divide(self, stem: Stem, arriving: tuple[Tensor | None, ...]) -> None:
         """Send what each branch brings through the stem, just before the user's backward goes through it."""
         task, node = self._in_backward(), torch._C._current_autograd_node()
         sent = stem.leave(task, arriving)
-        if UNCLAIMED in sent and not stem.rows:  # somebody unknown beside the branches
-            self.planter.marker.open_to_outside(node)
-        if stem.leaves and self.labeller.of_mark(stem.mark) == SHARED:
+        is_explicit = self.labeller.labels(stem.mark.window).is_explicit
+        if UNCLAIMED in sent and not stem.rows and (is_explicit or not stem.is_trunk):
+            self.planter.marker.open_to_outside(node)  # somebody beside the branches
+        is_whole = sent.pop(INNER, None) is None or self.planter.marker.splits_trunks
+        if stem.leaves and sent and is_whole and ((is_explicit and stem.is_trunk) or self._is_met(stem)):
             self._send(node, stem, sent, task)
         if stem.terms:
             self._send(node, stem, stem.through_terms(arriving), task, are_terms=True)
+
+    def _is_met(self, stem: Stem) -> bool:
+        return self.labeller.of_mark(stem.mark) == SHARED
 
     def _send(
         self,
@@ -291,8 +296,10 @@ class Observer:
         *,
         are_terms: bool = False,
     ) -> None:
+        region = None if are_terms else stem.region
+
         def begin(name: str) -> None:
-            self._split = _Split(task, name, are_terms)
+            self._split = _Split(task, name, are_terms, region)
 
         try:
             send_through(node, stem, sent, begin)

@@ -55,6 +55,7 @@ class Planter:
     def __init__(self, key: str, sink: Sink, named: dict[int, str], *, splits_trunks: bool = False) -> None:
         self.key = key
         self.marker = Marker(key, sink, splits_trunks=splits_trunks)
+        self.marker.is_explicit = bool(named)
         self._sink = sink
         self._named = named
         self._local = threading.local()
@@ -157,6 +158,7 @@ class Planter:
         call.context = context
         if context is not None:
             call.window.contexts[context.name] = None
+            self.marker.is_explicit = True
         if id(module) in self._named:
             call.branch = self._named[id(module)]
         elif context is not None and (parent is None or parent.context is not context):

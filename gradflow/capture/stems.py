@@ -18,13 +18,15 @@ from torch.autograd.graph import GradientEdge, Node
 
 from gradflow.capture.calls import Mark
 
-__all__ = ["SHARED", "UNCLAIMED", "Crossing", "Rows", "Stem", "send_through"]
+__all__ = ["INNER", "SHARED", "UNCLAIMED", "Crossing", "Rows", "Stem", "send_through"]
 
 Rows = slice | Sequence[int] | Tensor
 """Which rows of a batch: a slice, a list of positions, or a mask."""
 
 SHARED = "shared"
 UNCLAIMED = "unclaimed"
+INNER = ""
+"""Sends what came in at another stem of the same stretch, and goes on from there."""
 
 
 @dataclass(eq=False, slots=True)
@@ -34,46 +36,46 @@ class Stem:
     Attributes:
         mark: Its mark.
         leaves: The watched parameters behind it, if it is to be split.
-        is_met: Whether branches were seen to read it, so that what they send is known.
+        region: Marks of the stretch that is split with it; None for everything behind it.
+        is_met: Whether those that read it are known, so that the rest of what arrives is somebody else's.
+        is_trunk: Whether it lies outside any branch, and is no mere weight.
         is_guarded: Whether a pre-hook stands on the node.
         cotangents: What each contributor sends into it, by backward (graph task), contributor and output.
-        has_inner_readers: Backwards in which a node that is shared itself read it too.
         rows: Which rows of an output belong to which branch, where one batch holds several.
         terms: Names of the loss terms that an output is.
-        size: How many nodes lie behind it.
+        size: How many nodes are split with it.
     """
 
     mark: Mark
     leaves: list[Tensor] = field(default_factory=list)
+    region: set[Mark] | None = None
     is_met: bool = False
+    is_trunk: bool = False
     is_guarded: bool = False
     cotangents: dict[int, dict[str, dict[int, Tensor]]] = field(default_factory=dict)
-    has_inner_readers: set[int] = field(default_factory=set)
     rows: dict[int, dict[str, Rows]] = field(default_factory=dict)
     terms: dict[int, str] = field(default_factory=dict)
     size: int = 0
 
     def enter(self, task: int, contributor: str, output: int, cotangent: Tensor) -> None:
-        """Take in what one reader sends into the stem."""
+        """Take in what one reader sends into the stem; what ``INNER`` sends came in at another stem."""
         for old in [t for t in self.cotangents if t != task]:
             del self.cotangents[old]  # a backward that an exception ended
         sent = self.cotangents.setdefault(task, {}).setdefault(contributor, {})
         sent[output] = sent[output] + cotangent if output in sent else cotangent
 
     def leave(self, task: int, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
-        """Give what each contributor sends; what no known reader sent is ``unclaimed``."""
+        """Give what each contributor sends, ``INNER`` too; what no known reader sent is ``unclaimed``."""
         sent = self.cotangents.pop(task, {})
         if self.rows:
             return self._by_rows(arriving)
         if not self.is_met:
             return {}
-        if task in self.has_inner_readers:
-            self.has_inner_readers.discard(task)
-            return sent
         for output, whole in enumerate(arriving):
             rest = None if whole is None else _rest(whole, [s[output] for s in sent.values() if output in s])
             if rest is not None:
-                sent.setdefault(UNCLAIMED, {})[output] = rest
+                unclaimed = sent.setdefault(UNCLAIMED, {})
+                unclaimed[output] = unclaimed[output] + rest if output in unclaimed else rest
         return sent
 
     def through_terms(self, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
@@ -135,14 +137,18 @@ def send_through(
 def _rest(whole: Tensor, parts: list[Tensor]) -> Tensor | None:
     """Give what arrives beyond the parts; None if that is nothing.
 
-    Without waiting for a device: there, anything but the one part itself counts as something.
+    Without waiting for a device: there, anything but a single part itself counts as something, and several
+    parts are taken to be all.
     """
     if len(parts) == 1 and parts[0].data_ptr() == whole.data_ptr() and not whole.is_sparse:
+        return None
+    is_on_host = whole.device.type == "cpu" and not whole.is_sparse
+    if len(parts) > 1 and not is_on_host:
         return None
     rest = whole
     for part in parts:
         rest = rest - part
-    if whole.device.type != "cpu" or whole.is_sparse:
+    if not is_on_host:
         return rest
     effort = max((float(p.abs().max()) for p in parts if p.numel()), default=0.0)
     rounding = 4 * len(parts) * torch.finfo(whole.dtype).eps * effort

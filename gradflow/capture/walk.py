@@ -24,7 +24,6 @@ __all__ = [
     "is_leaf_node",
     "is_view_or_cast",
     "leaf_of",
-    "leaves_behind",
     "mark_of",
     "put_mark",
     "tensors_in",
@@ -86,22 +85,6 @@ def is_cast_of_leaf(node: Node) -> bool:
     """Tell whether a node is the cast of a parameter: what autocast makes once and caches."""
     child = node.next_functions[0][0] if type(node).__name__ == "ToCopyBackward0" else None
     return child is not None and is_leaf_node(child)
-
-
-def leaves_behind(node: Node) -> tuple[list[Tensor], int]:
-    """Give every leaf that a node depends on, once, and how many nodes are on the way."""
-    found: dict[int, Tensor] = {}
-    stack, seen = [node], {node}
-    while stack:
-        for child, _ in stack.pop().next_functions:
-            if child is None or child in seen:
-                continue
-            seen.add(child)
-            if is_leaf_node(child):
-                found[id(leaf_of(child))] = leaf_of(child)
-            else:
-                stack.append(child)
-    return list(found.values()), len(seen)
 
 
 def is_in_checkpoint() -> bool:

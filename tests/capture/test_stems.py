@@ -353,14 +353,88 @@ def test_stretch_before_a_call_inside_the_same_branch_is_its_own():
     np.testing.assert_array_equal(weight.contribution("b"), 2 * weight.contribution("a"))
 
 
-def test_reader_of_the_inside_of_a_split_trunk_is_told():
+def test_reader_of_the_inside_of_a_split_trunk_is_kept_apart():
     net, (x, _, _) = Tasks(normed=False), triple()
+    heads = dict(net.heads.items())
+
+    def loss(m, factor):
+        inner = m.trunk[0](x)
+        z = torch.tanh(m.trunk[2](torch.tanh(inner)))
+        return sum(head(z).square().mean() for head in m.heads.values()) + factor * inner.sum()
+
+    alone = watched(net, lambda: loss(net, 0.0), branches=heads, stems="split")
+    net.zero_grad()
+    step = watched(net, lambda: loss(net, 100.0), branches=heads, stems="split")
+    weight = step["trunk.0.weight"]
+    expected = 100 * np.tile(x.sum(0).numpy(), (12, 1))
+    np.testing.assert_allclose(weight.contribution("unclaimed"), expected, rtol=1e-4, atol=1e-3)
+    for name in NAMES:
+        found = alone["trunk.0.weight"].contribution(name)
+        np.testing.assert_allclose(weight.contribution(name), found, rtol=1e-5, atol=1e-7)
+    net.zero_grad()
+    reported = watched(net, lambda: loss(net, 100.0), branches=heads)
+    assert reported["trunk.0.weight"].contributors == ("shared",)
+
+
+class Heads(nn.Module):
+    """Two heads behind a trunk, with or without glue and necks of no branch in between."""
+
+    def __init__(self):
+        super().__init__()
+        for name in ("trunk", "neck_a", "neck_b", "a", "b"):
+            setattr(self, name, nn.Linear(6, 6))
+
+    def glued(self, x):
+        z = self.trunk(x)
+        return self.a(z).square().sum(), 100 * self.b(torch.relu(z)).square().sum()
+
+    def necked(self, x):
+        z = self.trunk(x)
+        one, two = torch.relu(self.neck_a(z)), torch.relu(self.neck_b(z))
+        return self.a(one).square().sum(), 100 * self.b(two).square().sum()
+
+    def read_by_the_loss(self, x):
+        z = self.trunk(x)
+        return self.a(torch.relu(z)).square().sum(), 100 * z.square().sum()
+
+
+@pytest.mark.parametrize("way", ["glued", "necked", "read_by_the_loss"])
+def test_what_lies_between_trunk_and_heads_is_told_apart(way):
+    net, x = Heads(), triple()[0]
+    twin = laws.clean_copy(net)
+    names = ("a", "unclaimed") if way == "read_by_the_loss" else ("a", "b")
+    params = dict(twin.named_parameters())
+    truth = {}
+    for name, part in zip(names, getattr(twin, way)(x), strict=True):
+        found = torch.autograd.grad(part, params.values(), retain_graph=True, allow_unused=True)
+        truth[name] = dict(zip(params, found, strict=True))
+    branches = {"a": net.a, "b": net.b}
+    step = watched(net, lambda: sum(getattr(net, way)(x)), branches=branches, stems="split")
+    for p in step:
+        brought = {name: found[p.fqn] for name, found in truth.items() if found[p.fqn] is not None}
+        assert set(p.contributors) - {"rounding"} == set(brought), p.fqn
+        for name, found in brought.items():
+            np.testing.assert_allclose(p.contribution(name), found.numpy(), rtol=1e-4, atol=1e-4)
+    net.zero_grad()
+    reported = watched(net, lambda: sum(getattr(net, way)(x)), branches=branches)
+    assert reported["trunk.weight"].contributors == ("shared",)
+
+
+@pytest.mark.parametrize("stems", ["report", "split"])
+def test_branch_before_a_trunk_keeps_its_own(stems):
+    net = nn.ModuleDict({name: nn.Linear(6, 6) for name in ("enc", "mid", "head")})
+    x = triple()[0]
 
     def loss():
-        inner = net.trunk[0](x)
-        z = torch.tanh(net.trunk[2](torch.tanh(inner)))
-        return sum(head(z).square().mean() for head in net.heads.values()) + 100 * inner.sum()
+        with gradflow.branch("e"):
+            e = net["enc"](x)
+        m = net["mid"](e)
+        with gradflow.branch("h"):
+            h = net["head"](m)
+        return h.square().sum() + m.square().sum()
 
-    step = watched(net, loss, branches=dict(net.heads.items()), stems="split")
-    assert step["trunk.0.weight"].norms["rounding"] > 1
-    assert "rounding" in [finding.code for finding in step.findings]
+    step = watched(net, loss, stems=stems)
+    assert step["enc.weight"].contributors == ("e",)
+    assert step["head.weight"].contributors == ("h",)
+    expected = {"report": {"shared"}, "split": {"h", "unclaimed", "rounding"}}[stems]
+    assert set(step["mid.weight"].contributors) | {"rounding"} == expected | {"rounding"}
