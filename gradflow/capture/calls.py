@@ -74,6 +74,7 @@ class Mark:
         reach: Calls of other stretches that read it around their inputs, as a cached weight is read.
         is_stem_candidate: A view or cast of a parameter, or made by a call that takes no data.
         is_unplaced: Made in a named stretch that was over before anybody saw the node.
+        has_known_edges: Whether hooks tell what it sends to nodes that lie outside any branch like itself.
         stem: What is kept of the node where branches may meet at it; None where they cannot.
     """
 
@@ -85,6 +86,7 @@ class Mark:
     reach: set[Call] = field(default_factory=set)
     is_stem_candidate: bool = False
     is_unplaced: bool = False
+    has_known_edges: bool = False
     stem: Stem | None = None
 
 

@@ -71,14 +71,12 @@ class Marker:
 
     Attributes:
         splits_trunks: As given.
-        is_explicit: Whether any branch was named so far; only then is there an outside to keep an eye on.
     """
 
     def __init__(self, key: str, sink: Sink, *, splits_trunks: bool) -> None:
         self.key = key
         self._sink = sink
         self.splits_trunks = splits_trunks
-        self.is_explicit = False
 
     def mark_fresh(
         self, roots: list[Node], window: Window, call: Call | None, inputs: set[Node] | None
@@ -145,6 +143,33 @@ class Marker:
             node.register_prehook(self._sink.guard(stem))
         return stem
 
+    def read_by(self, nodes: list[Node], call: Call) -> None:
+        """Tell what lies behind nodes, outside any branch, that a call of a branch reads it.
+
+        From now on each edge inside that stretch is known, so that whatever else reads it shows.
+        """
+        for node in nodes:
+            for inside in self.spread(node, lambda m: m.branch is None and add_reader(m.readers, call)):
+                self._know_edges(inside)
+
+    def _know_edges(self, node: Node) -> None:
+        mark = mark_of(node, self.key)
+        if mark is None or mark.has_known_edges or mark.is_unplaced:
+            return
+        mark.has_known_edges = True
+        crossings: list[Crossing] = []
+        for slot, (child, output) in enumerate(node.next_functions):
+            below = None if child is None or is_leaf_node(child) else mark_of(child, self.key)
+            if child is None or below is None or not _is_open(below):
+                continue
+            is_known = below.stem is not None and below.is_stem_candidate  # its readers were all noted
+            below.stem = below.stem or Stem(below)
+            self._met(child, below.stem, is_trunk=True)
+            if not is_known:
+                crossings.append(Crossing(mark, slot, below.stem, output))
+        if crossings:
+            node.register_hook(self._sink.hook([], crossings))
+
     def open_to_outside(self, node: Node) -> None:
         """Tell what lies behind a node that something outside every known branch reads it too."""
         start = mark_of(node, self.key)
@@ -205,16 +230,19 @@ class Marker:
         mark = mark_of(node, self.key)
         if mark is None:
             return None
-        self.is_explicit |= reader.branch is not None
-        is_trunk = self.is_explicit and mark.branch is None and not mark.is_unplaced
+        is_trunk = reader.branch is not None and _is_open(mark)
         if not is_trunk and not mark.is_stem_candidate:
             return None
         if mark.stem is None:
-            mark.stem = Stem(mark, is_trunk=is_trunk)
+            mark.stem = Stem(mark)
         if is_trunk or mark.reach or is_cast_of_leaf(node):
-            mark.stem.is_met = True
-            return self.guarded(node, is_split=self.splits_trunks or mark.is_stem_candidate)
+            return self._met(node, mark.stem, is_trunk=is_trunk)
         return mark.stem
+
+    def _met(self, node: Node, stem: Stem, *, is_trunk: bool) -> Stem:
+        stem.is_met = True
+        stem.is_trunk |= is_trunk
+        return self.guarded(node, is_split=self.splits_trunks or stem.mark.is_stem_candidate)
 
     def _could_be_stem(self, node: Node, mark: Mark) -> bool:
         """Tell whether a node makes a weight out of weights, which several branches may then read."""
@@ -240,6 +268,11 @@ class Marker:
             return
         if mark.branch is None or mark.branch != call.branch:
             self.spread(child, lambda m: add_reader(m.reach, call))
+
+
+def _is_open(mark: Mark) -> bool:
+    """Tell whether a node lies outside any named branch."""
+    return mark.branch is None and not mark.is_unplaced
 
 
 def add_reader(calls: set[Call], call: Call) -> bool:

@@ -55,7 +55,6 @@ class Planter:
     def __init__(self, key: str, sink: Sink, named: dict[int, str], *, splits_trunks: bool = False) -> None:
         self.key = key
         self.marker = Marker(key, sink, splits_trunks=splits_trunks)
-        self.marker.is_explicit = bool(named)
         self._sink = sink
         self._named = named
         self._local = threading.local()
@@ -158,7 +157,6 @@ class Planter:
         call.context = context
         if context is not None:
             call.window.contexts[context.name] = None
-            self.marker.is_explicit = True
         if id(module) in self._named:
             call.branch = self._named[id(module)]
         elif context is not None and (parent is None or parent.context is not context):
@@ -217,16 +215,15 @@ class Planter:
 
     def _read(self, inputs: list[Node], call: Call) -> None:
         """Tell the stretches without a branch of their own who reads them."""
-        named = call.branch is not None
-        if named and call.parent is not None and call.parent.branch == call.branch:
+        if call.branch is not None:
+            if call.parent is None or call.parent.branch != call.branch:
+                self.marker.read_by(inputs, call)
             return
         running = set(call.chain())
 
         def visit(mark: Mark) -> bool:
-            placed = mark.branch is not None or (
-                not named and mark.call is not None and mark.call not in running
-            )
-            return not placed and add_reader(mark.readers, call)
+            is_placed = mark.branch is not None or (mark.call is not None and mark.call not in running)
+            return not is_placed and add_reader(mark.readers, call)
 
         for node in inputs:
             self.marker.spread(node, visit)
