@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +25,7 @@ __all__ = ["deltas"]
 _MOST_ROWS = 24
 _LETTERED = 24  # most bars whose pieces carry letters
 _LETTER_ROOM = 0.09  # share from which a piece has room for its letter
+_PATTERNS = ("", "//", "..", "\\\\", "xx", "++", "oo")  # of branches, by position
 _WIDEST = 3.0  # bars that reach further are cut off there and carry their length in words
 
 
@@ -85,7 +85,7 @@ def deltas(
         _stacks(ax, bars, look)
         (_sideways_axes if bars.sideways else _upright_axes)(ax, bars)
         ax.set_title(f"Whose delta, {bars.what}")
-        keys = [_key(name, bars.branches, look) for name in bars.names]
+        keys = [_key(name, bars, look) for name in bars.names]
         legend_below(ax, keys, note=ACCOUNTING)
     tell(ax, _told(bars))
     return ax
@@ -125,10 +125,12 @@ def _stacks(ax: Axes, bars: Bars, look: Theme) -> None:
         start = np.where(values >= 0, ahead, back)
         how = style(name, bars.branches)
         draw = ax.barh if bars.sideways else ax.bar
-        drawn = draw(places, values, thick, start, facecolor=how.colour, hatch=how.hatch, label=name)
+        drawn = draw(
+            places, values, thick, start, facecolor=how.colour, hatch=_pattern(name, bars), label=name
+        )
         for bar in drawn:
             bar.set(edgecolor=look.paper, linewidth=0.5 if thick < 1 else 0.0)
-        if name in bars.branches and len(places) <= _LETTERED:
+        if name in bars.branches and _lettered(bars):
             _letter(ax, how, start, values, sideways=bars.sideways)
         ahead, back = ahead + np.maximum(values, 0), back + np.minimum(values, 0)
     (ax.axvline if bars.sideways else ax.axhline)(0, color=look.ink, lw=0.9)
@@ -166,9 +168,21 @@ def _upright_axes(ax: Axes, bars: Bars) -> None:
     ax.set_xlabel("step")
 
 
-def _key(name: str, branches: Sequence[str], look: Theme) -> Patch:
-    how = style(name, branches)
-    return Patch(facecolor=how.colour, hatch=how.hatch, edgecolor=look.paper, label=short(name, 22))
+def _key(name: str, bars: Bars, look: Theme) -> Patch:
+    how = style(name, bars.branches)
+    label = short(name, 22) + (f" ({how.letter})" if name in bars.branches and _lettered(bars) else "")
+    return Patch(facecolor=how.colour, hatch=_pattern(name, bars), edgecolor=look.paper, label=label)
+
+
+def _lettered(bars: Bars) -> bool:
+    return len(bars.labels) <= _LETTERED
+
+
+def _pattern(name: str, bars: Bars) -> str:
+    """The hatch of a piece; where bars are too many for letters, each branch has one of its own."""
+    if name not in bars.branches or _lettered(bars):
+        return style(name, bars.branches).hatch
+    return _PATTERNS[bars.branches.index(name) % len(_PATTERNS)]
 
 
 def _told(bars: Bars) -> str:
