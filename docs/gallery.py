@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+import matplotlib
 import torch
 from matplotlib.axes import Axes
 from torch import nn
@@ -85,6 +86,7 @@ def slim(svg: str) -> str:
 
 def main(folder: Path) -> None:
     """Write every picture as SVG, and print what each shows; make all SVG files of the folder slim."""
+    matplotlib.rcParams["svg.hashsalt"] = "gallery"  # the same ids in every file, every time
     for name, draw in pictures():
         figure = draw(loose_axes()).figure
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
