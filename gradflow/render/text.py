@@ -118,7 +118,8 @@ def _tabled(table: Table, columns: int) -> str:
     console.print(drawn)
     lines = ["  " + line.rstrip() for line in written.getvalue().splitlines() if line.strip()]
     hidden = [heading for i, heading in enumerate(table.columns) if i not in shown]
-    notes = [table.more, table.note, f"no room for: {', '.join(hidden)}" if hidden else ""]
+    note = table.note if any("of Δ" in table.columns[i] for i in shown) else ""
+    notes = [table.more, note, f"no room for: {', '.join(hidden)}" if hidden else ""]
     return "\n".join([*lines, *(part for note in notes if note for part in _wrapped(f"  {note}", columns))])
 
 

@@ -121,16 +121,19 @@ def test_a_deep_model_is_told_in_a_screenful():
     told = text.step(scenes.deep(), width=110)
     assert len(told.splitlines()) < 30
     assert "… 149 more" in told
-    assert len(text.table(scenes.deep()).splitlines()) == 161 + 3
+    assert len(text.table(scenes.deep(), width=150).splitlines()) == 161 + 3
 
 
 def test_where_shares_of_a_delta_are_told_it_says_what_they_are():
     whole, run = scenes.step(), scenes.recording(2)
     p = whole["conv1.weight"]
-    told = [text.step(whole), text.table(whole), text.param_step(p), text.recording(run)]
+    told = [text.step(whole, width=150), text.table(whole, width=150)]
+    told += [text.param_step(p, width=150), text.recording(run, width=150)]
     told += [html.step(whole), html.param_step(p), html.recording(run)]
     assert all(squeezed(story.ACCOUNTING) in squeezed(words) for words in told)
     bare = replace(whole, parameters={f: replace(q, delta=None) for f, q in whole.parameters.items()})
+    assert "shares of Δ" in (narrow := text.table(whole, width=60)).partition("no room for:")[2]
+    assert "accounting" not in narrow
     assert story.ACCOUNTING not in text.step(bare) + text.param_step(bare["conv1.weight"])
 
 
