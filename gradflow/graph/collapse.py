@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from gradflow.graph.data import PLUMBING, Edge, Node, owner_path, short_op
 from gradflow.graph.repeats import chain
 
-__all__ = ["View", "collapsed", "in_order", "merged_edges", "visible_path"]
+__all__ = ["View", "boxes", "collapsed", "in_order", "merged_edges", "visible_path"]
 
 
 _PARAMETERS, _TIED = "parameters of ", " = "
@@ -70,16 +70,20 @@ def collapsed(nodes: tuple[Node, ...], edges: tuple[Edge, ...], view: View) -> t
     Returns:
         Nodes and edges of the view, the nodes in the order of the first that each stands for.
     """
-    grouping = _Grouping(nodes, edges, view)
+    drawn, place = boxes(nodes, edges, view)
+    by_id = {node.id: node for node in drawn}
+    merged = merged_edges(edges, place)
+    return drawn, [_in_lane(edge, by_id[edge.source], by_id[edge.target]) for edge in merged]
+
+
+def boxes(nodes: tuple[Node, ...], edges: tuple[Edge, ...], view: View) -> tuple[list[Node], dict[str, str]]:
+    """Give the boxes of a view, and the id of the box that each node is in."""
     members: dict[str, list[Node]] = {}
-    for node, group in zip(nodes, grouping.groups(), strict=True):
+    for node, group in zip(nodes, _Grouping(nodes, edges, view).groups(), strict=True):
         members.setdefault(group, []).append(node)
     drawn = [_merged(group, found, view) for group, found in members.items()]
-    place = {node.id: group for group, found in members.items() for node in found}
-    shown = dict(zip(members, drawn, strict=True))
-    merged = merged_edges(edges, {node: shown[group].id for node, group in place.items()})
-    by_id = {node.id: node for node in drawn}
-    return drawn, [_in_lane(edge, by_id[edge.source], by_id[edge.target]) for edge in merged]
+    place = {node.id: box.id for box, found in zip(drawn, members.values(), strict=True) for node in found}
+    return drawn, place
 
 
 def _in_lane(edge: Edge, source: Node, target: Node) -> Edge:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from gradflow.graph.collapse import View, merged_edges
 from gradflow.graph.data import Edge, Node, owner_path
 
-__all__ = ["LONG_RUN", "folded"]
+__all__ = ["LONG_RUN", "Run", "folded", "runs"]
 
 LONG_RUN = 6
 """Longer runs of equal time steps are folded; shorter ones are drawn out, a branch each."""
@@ -40,9 +40,7 @@ def folded(nodes: list[Node], edges: list[Edge], view: View) -> tuple[list[Node]
         return nodes, edges
     place: dict[str, str] = {}
     unit: dict[str, tuple[int, int]] = {}
-    for number, run in enumerate((*_step_runs(nodes, view), *_block_runs(nodes, view))):
-        if any(node.id in place for one in run for node in one):
-            continue
+    for number, run in enumerate(runs(nodes, view)):
         for turn, one in enumerate(run):
             place |= {node.id: shown.id for node, shown in zip(one, run[0], strict=True)}
             unit |= {node.id: (number, turn) for node in one}
@@ -57,6 +55,18 @@ def folded(nodes: list[Node], edges: list[Edge], view: View) -> tuple[list[Node]
     kept = [edge for edge in edges if not _is_loop(edge, unit)]
     back = [replace(edge, is_loop=True) for edge in merged_edges(loops, everywhere)]
     return shown, merged_edges(kept, everywhere) + back
+
+
+def runs(nodes: list[Node], view: View) -> list[Run]:
+    """Give the runs of equals in a view: time steps, then blocks, the outermost first; none overlap."""
+    found: list[Run] = []
+    seen: set[str] = set()
+    for run in (*_step_runs(nodes, view), *_block_runs(nodes, view)):
+        inside = {node.id for unit in run for node in unit}
+        if not inside & seen:
+            seen |= inside
+            found.append(run)
+    return found
 
 
 def _is_loop(edge: Edge, unit: dict[str, tuple[int, int]]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gradflow.graph.data import Edge, Node, Parameter
 
-__all__ = ["measured", "valued"]
+__all__ = ["Sum", "measured", "records_of", "summed", "valued"]
 
 _MOST_CHAINS = 1
 
@@ -18,8 +18,15 @@ Step = Any  # a gradflow.recording.Step; not imported, since graph and record kn
 
 
 @dataclass(frozen=True, slots=True)
-class _Sum:
-    """What a step recorded of the parameters of one node."""
+class Sum:
+    """What a step recorded of the parameters of one node.
+
+    Attributes:
+        norms: Norm of each contribution, by contributor.
+        total: Norm of what the parameters received.
+        delta: How far they moved; None without an optimizer.
+        rule: Name of the rule that split the delta.
+    """
 
     norms: dict[str, float]
     total: float
@@ -41,8 +48,8 @@ def valued(
             taken to be the same in order.
         step: A :class:`gradflow.recording.Step`.
     """
-    records = {name: p for p in step.parameters.values() for name in (p.fqn, *p.names)}
-    sums = {node.id: found for node in nodes if (found := _summed(node, records)) is not None}
+    records = records_of(step)
+    sums = {node.id: found for node in nodes if (found := summed(node, records)) is not None}
     names = _translation(branches, step.branches)
     uses = Counter((edge.target, edge.branch) for edge in edges)
     shown = [replace(node, values=_values(sums[node.id])) if node.id in sums else node for node in nodes]
@@ -55,6 +62,11 @@ def valued(
     return shown, drawn
 
 
+def records_of(step: Step) -> dict[str, Any]:
+    """Give what a step recorded of each parameter, by each of its names."""
+    return {name: p for p in step.parameters.values() for name in (p.fqn, *p.names)}
+
+
 def measured(
     edges: tuple[Edge, ...], parameters: tuple[Parameter, ...], branches: tuple[str, ...], step: Step
 ) -> tuple[Edge, ...]:
@@ -63,7 +75,7 @@ def measured(
     A use is known by its parameter, branch, module call, operation and input; where several are alike, none
     is given a norm.
     """
-    records = {name: p for p in step.parameters.values() for name in (p.fqn, *p.names)}
+    records = records_of(step)
     names = _translation(branches, step.branches)
     norms: dict[tuple[str, str, int], float] = {}
     for parameter in parameters:
@@ -85,7 +97,7 @@ def _use_key(use: Any) -> tuple[str | None, str, str, int]:  # a gradflow.record
     return use.branch, use.call, use.node, use.index
 
 
-def _summed(node: Node, records: dict[str, Any]) -> _Sum | None:
+def summed(node: Node, records: dict[str, Any]) -> Sum | None:
     """Add up what was recorded of the parameters of a node: norms of their contributions side by side."""
     found = {id(records[name]): records[name] for name in node.names if name in records}
     if node.kind != "parameter" or not found:
@@ -95,7 +107,7 @@ def _summed(node: Node, records: dict[str, Any]) -> _Sum | None:
         for name, norm in record.norms.items():
             norms[name] = math.hypot(norms.get(name, 0.0), norm)
     deltas = [record.delta for record in found.values() if record.delta is not None]
-    return _Sum(
+    return Sum(
         norms=norms,
         total=math.hypot(*(record.total_norm for record in found.values())),
         delta=math.hypot(*(delta.norm for delta in deltas)) if deltas else None,
@@ -113,7 +125,7 @@ def _translation(branches: tuple[str, ...], recorded: tuple[str, ...]) -> dict[s
     return names
 
 
-def _edge(edge: Edge, sums: dict[str, _Sum], names: dict[str | None, str], several: int) -> Edge:
+def _edge(edge: Edge, sums: dict[str, Sum], names: dict[str | None, str], several: int) -> Edge:
     """Put a branch's contribution on its arrow into a parameter, if it is the branch's only one."""
     known = sums.get(edge.target)
     if known is None or several > 1:
@@ -122,11 +134,11 @@ def _edge(edge: Edge, sums: dict[str, _Sum], names: dict[str | None, str], sever
     return edge if norm is None else replace(edge, norm=norm)
 
 
-def _values(one: _Sum) -> tuple[tuple[str, float], ...]:
+def _values(one: Sum) -> tuple[tuple[str, float], ...]:
     return (("Σ", one.total), *([("Δ", one.delta)] if one.delta is not None else []))
 
 
-def _chains(sums: dict[str, _Sum]) -> Iterator[tuple[list[Node], list[Edge]]]:
+def _chains(sums: dict[str, Sum]) -> Iterator[tuple[list[Node], list[Edge]]]:
     """Give what follows each parameter: the sum, the optimizer (one for all), the delta."""
     for number, (target, one) in enumerate(sums.items()):
         total = Node(f"sum {number}", "sum", "sum of the contributions", values=(("Σ", one.total),))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gradflow.errors import GradflowError, InvalidArgumentError
 from gradflow.graph.graph import Graph
-from gradflow.render import dot, graph_text, layout
+from gradflow.render import dot, graph_text, layout, page
 from gradflow.render.layout import Look
 
 __all__ = ["ENDINGS", "Look", "figure", "save"]
@@ -29,6 +29,7 @@ def save(graph: Graph, path: Path, look: Look) -> Path:
         return path
     writers: dict[str, Callable[[], str]] = {
         ".dot": lambda: dot.to_dot(graph.overview(), theme=look.theme, details=look.details),
+        ".html": lambda: page.page(graph, look),
         ".json": graph.to_json,
         ".txt": lambda: graph_text.text(graph) + "\n",
     }
