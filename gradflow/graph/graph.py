@@ -155,13 +155,14 @@ class Graph:
         details: bool = True,
         time_limit_s: float = 20.0,
     ) -> Path:
-        """Write a picture or the data, by the ending: .svg .pdf .png .html .dot .json .txt.
+        """Write a picture or the data, by the ending: .svg .pdf .png .html .dot .json .txt, and .gif .mp4.
 
         A whole graph is drawn as its overview; ``graph.expand().save(...)`` draws every node.
 
         Args:
             path: Where to.
-            step: A recorded step whose numbers to show, see :meth:`with_values`.
+            step: A recorded step whose numbers to show, see :meth:`with_values`; for .gif and .mp4 a
+                recording, whose steps become frames.
             theme: ``"light"`` or ``"dark"``.
             details: Whether boxes tell operations, shapes and sizes, or their names alone, as on a slide.
             time_limit_s: Seconds a layout may take; what takes longer is collapsed further, with a warning.
@@ -170,14 +171,12 @@ class Graph:
             The path written.
 
         Raises:
-            InvalidArgumentError: an ending that is not known.
-            MissingPackageError: there is no Graphviz to draw with.
+            InvalidArgumentError: an ending that is not known, or a moving picture without a recording.
+            MissingPackageError: there is no Graphviz to draw with, or no ffmpeg for .mp4.
         """
         from gradflow.render import graph_files
 
-        graph = self if step is None else self.with_values(step)
-        look = graph_files.Look(theme, details, time_limit_s)
-        return graph_files.save(graph, Path(path), look)
+        return graph_files.save(self, Path(path), graph_files.Look(theme, details, time_limit_s), step)
 
     def _seen(self, view: View) -> Graph:
         whole = self.whole

@@ -7,12 +7,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ARROW_HEAD", "LABEL_WIDTH", "Box", "Point", "Route", "bend", "downwards", "label_beside"]
+__all__ = [
+    "ARROW_HEAD",
+    "LABEL_WIDTH",
+    "TEXT_CHARACTER",
+    "TITLE_CHARACTER",
+    "Box",
+    "Point",
+    "Route",
+    "bend",
+    "downwards",
+    "label_beside",
+    "text_width",
+]
 
 Point = tuple[float, float]
 
 ARROW_HEAD = 8.0  # its length
 LABEL_WIDTH = 34.0  # of a number on an arrow
+TITLE_CHARACTER, TEXT_CHARACTER = 6.4, 5.0  # widths of a character of the first line of a box, and of others
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,12 @@ class Route:
     points: tuple[Point, ...]
     tip: Point
     label: Point
+
+
+def text_width(lines: list[str]) -> float:
+    """Estimate the width of the text of a box; boxes grow if it is wider."""
+    title = TITLE_CHARACTER * len(lines[0])
+    return max(title, *(TEXT_CHARACTER * len(line) for line in lines[1:]), LABEL_WIDTH)
 
 
 def bend(start: Point, end: Point) -> tuple[Point, ...]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from gradflow.graph.data import Edge, Node
 from gradflow.graph.graph import Graph
 from gradflow.render import theme as themes
-from gradflow.render.curves import Box, Route
+from gradflow.render.curves import Box, Route, text_width
 from gradflow.render.grid import Grid, grid
-from gradflow.render.paint import FONTS, Paint, escaped
+from gradflow.render.paint import FONTS, Fixed, Paint, escaped
 from gradflow.render.parallel import rows
 
 __all__ = ["to_dot"]
@@ -24,21 +24,22 @@ _HUB = 8  # more arrows than this into one parameter make `dot` explode: each us
 _INCH = 72.0
 
 
-def to_dot(graph: Graph, *, theme: str = "light", details: bool = True) -> str:
+def to_dot(graph: Graph, *, theme: str = "light", details: bool = True, fixed: Fixed | None = None) -> str:
     """Write a graph as DOT.
 
     Args:
         graph: A graph or a view of one; drawn as it is.
         theme: ``"light"`` or ``"dark"``.
         details: Whether boxes tell operations, shapes and sizes, or their names alone.
+        fixed: What stays as it is from picture to picture of a sequence.
 
     Example:
         >>> from gradflow.graph import Edge, Node
         >>> print(to_dot(Graph((Node("0", "op", "SumBackward0"),), (), ())).splitlines()[0])
         digraph gradflow {
     """
-    paint = Paint(graph, themes.find(theme), details)
-    found = grid(graph, paint.lanes, {node.id: paint.lines(node) for node in graph.nodes})
+    paint = Paint(graph, themes.find(theme), details, fixed)
+    found = grid(graph, paint.lanes, {node.id: paint.room(node) for node in graph.nodes})
     body = _Free(paint).lines() if found is None else _Placed(paint, found).lines()
     return "\n".join(["digraph gradflow {", *("  " + line for line in body), "}", ""])
 
@@ -116,7 +117,7 @@ class _Free:
             yield from self._lane(lane)
         for node in graph.nodes:
             if node.branch not in paint.lanes:
-                yield paint.node(node)
+                yield paint.node(node, *self._still(node))
         yield from self._rows()
         yield from self._column()
         for number, edge in enumerate(graph.edges):
@@ -134,8 +135,14 @@ class _Free:
         yield '    style="rounded,filled", labelloc=b, margin=10]'  # at the top, arrows would cross the name
         for node in self.paint.graph.nodes:
             if node.branch == lane:
-                yield "  " + self.paint.node(node, f'group="{number}"')
+                yield "  " + self.paint.node(node, f'group="{number}"', *self._still(node))
         yield "}"
+
+    def _still(self, node: Node) -> tuple[str, ...]:
+        """Give a box the size it has in every picture of a sequence."""
+        if self.paint.fixed is None:
+            return ()
+        return (f"width={(text_width(self.paint.room(node)) + 20) / _INCH:.3f}",)
 
     def _rows(self) -> Iterator[str]:
         """Keep the boxes of one module in one row, the lanes in their order."""

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from gradflow.errors import GradflowError, InvalidArgumentError
 from gradflow.graph.graph import Graph
-from gradflow.render import dot, graph_text, layout, page
+from gradflow.render import animate, dot, graph_text, layout, page
 from gradflow.render.layout import Look
 
 __all__ = ["ENDINGS", "Look", "figure", "save"]
 
-ENDINGS = (".svg", ".pdf", ".png", ".html", ".dot", ".json", ".txt")
+ENDINGS = (".svg", ".pdf", ".png", ".html", ".dot", ".json", ".txt", ".gif", ".mp4")
 
 
-def save(graph: Graph, path: Path, look: Look) -> Path:
+def save(graph: Graph, path: Path, look: Look, step: Any = None) -> Path:  # a Step, or a Recording
     """Write a graph to a file; see :meth:`gradflow.graph.Graph.save`.
 
     Raises:
-        InvalidArgumentError: an ending that is not known.
+        InvalidArgumentError: an ending that is not known, or a moving picture without a recording.
     """
     ending = path.suffix.lower()
+    if ending.removeprefix(".") in animate.FORMATS:
+        return animate.animate(graph, _recording(step, path), path, look)
+    if step is not None:
+        graph = graph.with_values(getattr(step, "last", step))
     if ending.removeprefix(".") in layout.FORMATS:
         path.write_bytes(layout.draw(graph.overview(), ending[1:], look))
         return path
@@ -41,6 +46,16 @@ def save(graph: Graph, path: Path, look: Look) -> Path:
         )
     path.write_text(writers[ending](), encoding="utf-8")
     return path
+
+
+def _recording(step: Any, path: Path) -> Sequence[Any]:
+    if isinstance(step, Sequence):
+        return step
+    raise InvalidArgumentError(
+        f"{path.suffix} shows several steps, and step is {'not given' if step is None else 'a single one'}",
+        where="graph.save",
+        do=f"graph.save({path.name!r}, step=flow.recording)",
+    )
 
 
 def figure(graph: Graph) -> str:

@@ -13,7 +13,18 @@ from functools import partial
 
 from gradflow.graph.data import Edge, Node
 from gradflow.graph.graph import Graph
-from gradflow.render.curves import ARROW_HEAD, LABEL_WIDTH, Box, Point, Route, bend, downwards, label_beside
+from gradflow.render.curves import (
+    ARROW_HEAD,
+    LABEL_WIDTH,
+    TITLE_CHARACTER,
+    Box,
+    Point,
+    Route,
+    bend,
+    downwards,
+    label_beside,
+    text_width,
+)
 from gradflow.render.grid_plan import Plan, plan
 
 __all__ = ["Grid", "grid"]
@@ -25,7 +36,6 @@ _PADDING = 9.0  # of a lane, around its boxes
 _LINE = 19.0  # between neighbouring arrows into one parameter
 _HEADER = 26.0  # for the name of a lane, from the upper end of its frame
 _FAN = 22.0  # more room where arrows fan out to the lanes, or in from them
-_TITLE, _TEXT = 6.4, 5.0  # width of a character of the first line of a box, and of the others
 _MARGIN = 6.0  # around the whole
 
 
@@ -113,7 +123,7 @@ class _Layout:
 
     def _size(self, node: Node) -> tuple[float, float]:
         lines = self.lines[node.id]
-        wide = max(_TITLE * len(lines[0]), *(_TEXT * len(line) for line in lines[1:]), 34.0)
+        wide = text_width(lines)
         if node.kind == "sum":
             return wide + 14.0, wide + 14.0
         tall = 14.0 + 11.0 * (len(lines) - 1) + (18.0 if node.kind == "parameter" else 10.0)
@@ -124,7 +134,7 @@ class _Layout:
 
     def _lane_width(self) -> float:
         boxes = [self._size(node)[0] for nodes in self.plan.inside.values() for node in nodes]
-        return max(*boxes, *(_TITLE * len(lane) for lane in self.lanes)) + 2 * _PADDING
+        return max(*boxes, *(TITLE_CHARACTER * len(lane) for lane in self.lanes)) + 2 * _PADDING
 
     def _columns(self) -> dict[str, float]:
         """Give the middle of each lane; sets that of the middle column."""

@@ -7,6 +7,7 @@ to file descriptor 2.
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from gradflow.errors import GradflowError, InvalidArgumentError, MissingPackageError
 from gradflow.graph.graph import Graph
+from gradflow.render import graph_text
 from gradflow.render.dot import to_dot
 
 __all__ = [
@@ -87,8 +89,14 @@ def draw(graph: Graph, format_: str, look: Look | None = None) -> bytes:
             size, limit = len(graph.nodes), look.time_limit_s
             told = f"no layout of {size} nodes in {limit:g} s: drawn with {len(view.nodes)}"
             warnings.warn(told, stacklevel=2)
-        return picture
+        return _described(picture, graph) if format_ == "svg" else picture
     raise slow
+
+
+def _described(picture: bytes, graph: Graph) -> bytes:
+    """Tell readers who do not see the picture what it shows."""
+    words = html.escape(graph_text.heading(graph), quote=True)
+    return picture.replace(b"<svg ", f'<svg role="img" aria-label="{words}" '.encode(), 1)
 
 
 def _simpler_and_simpler(graph: Graph) -> Iterator[Graph]:

@@ -18,12 +18,26 @@ from gradflow.render.labels import lines_of, prefix_of, tip, title, values
 from gradflow.render.parallel import parallel_branches
 from gradflow.render.theme import Theme
 
-__all__ = ["FONTS", "Paint", "contrast", "escaped", "html"]
+__all__ = ["FONTS", "Fixed", "Paint", "contrast", "escaped", "html"]
 
 FONTS = "Helvetica Neue,Helvetica,Arial,Liberation Sans,DejaVu Sans,sans-serif"
 
+_MANY = 12  # uses of a parameter along one arrow, from which on their number is told
 _LEGIBLE = 3.0  # contrast of large text, WCAG 2.1
 _THIN, _THICK, _PLAIN = 0.8, 5.0, 1.6  # widths of arrows into parameters, in points
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """What stays as it is from picture to picture of a sequence, so that boxes stand still.
+
+    Attributes:
+        largest: The norm that is drawn with the widest arrow.
+        lines: The widest text of each box, by id.
+    """
+
+    largest: float
+    lines: dict[str, list[str]]
 
 
 @dataclass(slots=True)
@@ -34,6 +48,7 @@ class Paint:
         graph: The view.
         look: Its theme.
         details: Whether boxes tell operations, shapes and sizes, or their names alone.
+        fixed: What stays as it is from picture to picture of a sequence.
         ids: Identifier of each node in the text, by id.
         lanes: Branches that run side by side.
         names: Branches that have a colour, in their order.
@@ -43,6 +58,7 @@ class Paint:
     graph: Graph
     look: Theme
     details: bool = True
+    fixed: Fixed | None = None
     ids: dict[str, str] = field(default_factory=dict)
     lanes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -58,7 +74,8 @@ class Paint:
         self.parameters = {node.id for node in graph.nodes if node.kind == "parameter"}
         self._prefix = prefix_of(graph)
         norms = [e.norm for e in graph.edges if e.target in self.parameters and e.norm is not None]
-        self._largest = max((norm for norm in norms if math.isfinite(norm)), default=0.0)
+        largest = max((norm for norm in norms if math.isfinite(norm)), default=0.0)
+        self._largest = largest if self.fixed is None else self.fixed.largest
 
     def colour(self, branch: str | None) -> str:
         """Give the colour of a branch; what belongs to none is grey."""
@@ -112,14 +129,22 @@ class Paint:
         if edge.is_loop:
             parts += ["style=dashed", "constraint=false"]
         if edge.norm is not None:
-            apart = (
-                "" if any(part.startswith("lp=") for part in extra) else "  "
-            )  # dot sets it on thick lines
-            parts.append(
-                f'label="{apart}{themes.number(edge.norm)}", fontcolor="{self.legible(edge.branch)}"'
-            )
+            is_placed = any(part.startswith("lp=") for part in extra)  # else dot sets it on thick lines
+            label = themes.number(edge.norm) if is_placed else f"  {themes.number(edge.norm)}"
+            parts.append(f'label="{label}", fontcolor="{self.legible(edge.branch)}"')
+        if edge.norm is None and is_use and edge.members > _MANY:
+            parts.append(f'label="  {edge.members} uses", fontcolor="{self.look.muted}"')
         parts.append(f'class="{"use" if is_use else "flow"} {self.ids[edge.source]} {self.ids[edge.target]}"')
         return f"{self.ids[edge.source]} -> {target} [{', '.join(parts)}]"
+
+    @property
+    def largest(self) -> float:
+        """The norm that is drawn with the widest arrow; 0 if there is none."""
+        return self._largest
+
+    def room(self, node: Node) -> list[str]:
+        """Give the text that decides the size of a box."""
+        return self.lines(node) if self.fixed is None else self.fixed.lines.get(node.id, self.lines(node))
 
     def width(self, norm: float | None) -> float:
         """Give the width of an arrow into a parameter, in points: proportional to the norm."""

@@ -105,7 +105,8 @@ def test_a_resnet_triplet_is_drawn_quickly():
 
 def test_a_picture_goes_to_a_file_by_its_ending(tmp_path):
     graph = trace(*models.siamese())
-    for ending, head in {**HEADS, "dot": b"digraph", "json": b"{", "txt": b"backward"}.items():
+    heads = {**HEADS, "dot": b"digraph", "json": b"{", "txt": b"backward", "html": b"<!doctype html>"}
+    for ending, head in heads.items():
         path = graph.save(tmp_path / f"flow.{ending}")
         assert path.read_bytes().startswith(head)
     with pytest.raises(InvalidArgumentError, match=r"as '\.bmp'") as error:
