@@ -1,5 +1,5 @@
 """The command line: ``gradflow demo`` trains a small network and shows what each path contributed,
-``gradflow explain`` tells in words what a recording holds.
+``gradflow explain`` tells in words what a recording holds; ``gradflow diagram`` draws a classic one.
 
 torch and matplotlib are imported inside the commands, so that ``gradflow --help`` answers at once.
 """
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_explain(commands)
+    _add_diagram(commands)
     return parser
 
 
@@ -86,6 +87,20 @@ def _add_explain(commands: Commands) -> None:
     explain.add_argument("--param", default="", metavar="NAME", help=place)
 
 
+def _add_diagram(commands: Commands) -> None:
+    told = "draw a classic diagram for a slide or a paper, from a real training step"
+    diagram = commands.add_parser("diagram", help=told, description=told.capitalize() + ".")
+    diagram.set_defaults(command=_diagram)
+    diagram.add_argument("name", help="triplet, siamese, lstm, tied, multitask, two-models, simsiam ...")
+    diagram.add_argument(
+        "--format", default="svg", metavar="KIND", help="svg, pdf, png, html ... (%(default)s)"
+    )
+    diagram.add_argument("--theme", choices=("light", "dark"), default="light", help="(%(default)s)")
+    diagram.add_argument("--plain", action="store_true", help="names alone, without operations and sizes")
+    diagram.add_argument("--structure", action="store_true", help="without the numbers of a step")
+    diagram.add_argument("--out", type=Path, metavar="FILE", help="the file (NAME.KIND here)")
+
+
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -112,6 +127,14 @@ def _explain(given: argparse.Namespace) -> int:
     from gradflow.render.explain import explain
 
     print(explain(storage.load(given.recording), step=given.step, param=given.param))
+    return 0
+
+
+def _diagram(given: argparse.Namespace) -> int:
+    from gradflow.diagrams import diagram
+
+    path = given.out or Path(f"{given.name}.{given.format}")
+    print(diagram(given.name, path, theme=given.theme, details=not given.plain, values=not given.structure))
     return 0
 
 

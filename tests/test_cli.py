@@ -209,3 +209,22 @@ print(json.dumps(sorted(sys.modules)), file=sys.stderr)
     run = fresh("-c", code, recorded)
     assert run.stdout.startswith("Step 2")
     assert not {name.partition(".")[0] for name in json.loads(run.stderr)} & {"torch", "matplotlib", "rich"}
+
+
+@pytest.mark.parametrize(("kind", "start"), [("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG")])
+def test_diagram_writes_what_was_asked_for(kind, start, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["diagram", "siamese", "--format", kind, "--theme", "dark"]) == 0
+    assert capsys.readouterr().out.strip() == f"siamese.{kind}"
+    assert (tmp_path / f"siamese.{kind}").read_bytes().startswith(start)
+
+
+def test_plain_diagram_without_numbers_goes_where_it_is_told(tmp_path):
+    out = tmp_path / "slide.svg"
+    assert main(["diagram", "tied", "--plain", "--structure", "--out", str(out)]) == 0
+    assert "Σ" not in out.read_text(encoding="utf-8")
+
+
+def test_unknown_diagram_is_told_with_near_names(capsys):
+    assert main(["diagram", "triplett"]) == 2
+    assert "did you mean 'triplet'" in capsys.readouterr().err
