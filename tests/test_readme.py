@@ -37,7 +37,12 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
             names = session.globs
         else:
             exec(compile(text, "README.md", "exec"), names)
-    assert {path.name for path in tmp_path.iterdir()} == {"run.gradflow", "report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "run.gradflow",
+        "report.html",
+        "graph.svg",
+        "triplet.svg",
+    }
 
 
 def loop(with_gradflow):
