@@ -8,6 +8,7 @@ branches are worked out from the graph (:mod:`gradflow.graph.infer`) and marked 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,16 @@ from gradflow.record import RESERVED
 __all__ = ["labels", "trace"]
 
 Calls = tuple[tuple[str, int], ...]
+
+
+_NO_STEPS = "a fused recurrent kernel is one node, without time steps; {} around the forward shows them"
+_HIDDEN = {
+    "CheckpointFunctionBackward": "what a reentrant checkpoint runs again in the backward is not in the graph "
+    "yet; checkpoint(..., use_reentrant=False) shows it",
+    "CompiledFunctionBackward": "a compiled part is one node; trace before torch.compile to look inside",
+    "RnnLayerBackward": _NO_STEPS.format("torch.backends.mkldnn.flags(enabled=False)"),
+    "CudnnRnnBackward": _NO_STEPS.format("torch.backends.cudnn.flags(enabled=False)"),
+}
 
 
 def trace(
@@ -128,6 +139,14 @@ def _renamed(labels: Labels, branches: Sequence[str] | None) -> Labels:
     )
 
 
+def _notes(names: Counter[str]) -> Iterator[str]:
+    """Tell what nodes of some kinds hide."""
+    for mark, hidden in _HIDDEN.items():
+        count = sum(number for name, number in names.items() if mark in name)
+        if count:
+            yield f"{count} × {mark}: {hidden}"
+
+
 @dataclass(slots=True)
 class _Builder:
     """Makes the plain graph from all that was found out."""
@@ -141,7 +160,9 @@ class _Builder:
 
     def graph(self) -> Graph:
         nodes = tuple(self._node(at) for at in range(len(self.walk.nodes)))
-        return Graph(nodes, tuple(self._edges()), tuple(self._parameters()), self.labels.branches)
+        notes = tuple(_notes(Counter(node.name for node in nodes)))
+        parameters = tuple(self._parameters())
+        return Graph(nodes, tuple(self._edges()), parameters, self.labels.branches, notes=notes)
 
     def _node(self, at: int) -> Node:
         node, leaf = self.walk.nodes[at], self.leaves.get(at)

@@ -36,6 +36,7 @@ class Graph:
         view: What of the graph is shown; None when it is all of it.
         base: The whole graph that this is a view of; None when it is that itself.
         step: The recorded step whose numbers are shown; None for none.
+        notes: What cannot be seen in this graph, and what to do about it.
     """
 
     nodes: tuple[Node, ...]
@@ -45,6 +46,7 @@ class Graph:
     view: View | None = None
     base: Graph | None = field(default=None, compare=False)
     step: Any = field(default=None, compare=False)  # a Step; graph and record know nothing of each other
+    notes: tuple[str, ...] = ()
 
     @property
     def whole(self) -> Graph:
@@ -189,7 +191,7 @@ class Graph:
         if self.step is not None:
             nodes, edges = valued(nodes, edges, whole.branches, self.step)
         nodes = in_order(nodes, edges)
-        return Graph(tuple(nodes), tuple(edges), whole.parameters, whole.branches, view, whole, self.step)
+        return replace(whole, nodes=tuple(nodes), edges=tuple(edges), view=view, base=whole, step=self.step)
 
     def _module_paths(self) -> set[str]:
         paths = {path for node in self.whole.nodes for path, _ in node.calls}

@@ -30,7 +30,7 @@ def text(graph: Graph) -> str:
           fc (left)
     """
     shown = graph.overview()
-    lines = [heading(graph)]
+    lines = [heading(graph), *(f"note: {note}" for note in graph.notes)]
     if len(shown.nodes) < len(graph.nodes):
         lines.append(
             f"seen as {len(shown.nodes)} boxes; graph.expand(module) opens one, graph.save(path) draws"

