@@ -33,8 +33,8 @@ Calls = tuple[tuple[str, int], ...]
 
 _NO_STEPS = "a fused recurrent kernel is one node, without time steps; {} around the forward shows them"
 _HIDDEN = {
-    "CheckpointFunctionBackward": "what a reentrant checkpoint runs again in the backward is not in the graph "
-    "yet; checkpoint(..., use_reentrant=False) shows it",
+    "CheckpointFunctionBackward": "what a reentrant checkpoint runs again in the backward is not in the "
+    "graph yet; checkpoint(..., use_reentrant=False) shows it",
     "CompiledFunctionBackward": "a compiled part is one node; trace before torch.compile to look inside",
     "RnnLayerBackward": _NO_STEPS.format("torch.backends.mkldnn.flags(enabled=False)"),
     "CudnnRnnBackward": _NO_STEPS.format("torch.backends.cudnn.flags(enabled=False)"),

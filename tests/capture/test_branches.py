@@ -283,6 +283,7 @@ def test_term_of_the_loss_on_the_weights_is_unclaimed():
     assert step["0.bias"].contributors == NAMES
 
 
+@pytest.mark.proves(row=31, situation="threads", verdict="exact")
 def test_thread_does_not_inherit_a_branch_and_labels_hold_in_threads():
     net, inputs = encoder(), triple()
     outputs = {}
@@ -311,6 +312,7 @@ def test_thread_does_not_inherit_a_branch_and_labels_hold_in_threads():
             np.testing.assert_allclose(p.contribution(name), expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.proves(row=24, situation="frozen, detached and dead paths", verdict="exact: absent is not zero")
 def test_detached_branch_is_absent_and_a_dead_one_is_zero():
     net, (a, p, n) = encoder(), triple()
     with gradflow.watch(net, branches=NAMES) as flow:

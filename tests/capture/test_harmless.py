@@ -71,6 +71,7 @@ def test_exceptions_of_the_user_pass_and_the_recorder_goes_on():
     assert [step.branches for step in flow.recording] == [NAMES, NAMES]
 
 
+@pytest.mark.proves(row=30, situation="an exception in a hook of ours", verdict="told; training untouched")
 def test_failure_of_ours_leaves_the_training_as_it_is(monkeypatch):
     from gradflow.capture.ledger import Account
 
@@ -133,6 +134,7 @@ def test_nothing_grows_with_the_steps():
         assert len(gc.get_objects()) - before < 50
 
 
+@pytest.mark.proves(row=28, situation="hooks that keep a graph alive", verdict="nothing kept")
 def test_graph_is_freed_without_the_garbage_collector():
     net = encoder()
     opt = sgd(net)

@@ -40,6 +40,7 @@ def in_branches(net, xs, reentrant):
     return outputs
 
 
+@pytest.mark.proves(row=13, situation="checkpointing, re-entrant or not", verdict="exact")
 @pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "non-reentrant"])
 @pytest.mark.parametrize("where", ["loop", "branches", "module"])
 def test_checkpointed_paths_keep_their_names(where, reentrant):
@@ -84,6 +85,7 @@ def test_evaluation_without_gradients_is_not_taken_for_a_checkpoint():
     assert flow.recording.last["0.weight"].contributors == NAMES
 
 
+@pytest.mark.proves(row=22, situation="gradient penalties", verdict="exact; both orders in one")
 @pytest.mark.parametrize("layer", ["linear", "conv"])
 def test_gradient_penalty_is_conserved_and_belongs_to_its_path(layer):
     net = (
@@ -109,6 +111,7 @@ def test_gradient_penalty_is_conserved_and_belongs_to_its_path(layer):
         np.testing.assert_allclose(p.contribution("anchor"), found.numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.proves(row=18, situation="backward(create_graph=True)", verdict="exact")
 @pytest.mark.filterwarnings("ignore:Using backward")
 def test_create_graph_keeps_no_graph_alive():
     net, xs = encoder(), triple()
@@ -125,6 +128,7 @@ def test_create_graph_keeps_no_graph_alive():
     net.zero_grad()
 
 
+@pytest.mark.proves(row=35, situation="LBFGS and other closures", verdict="contributions exact, delta whole")
 def test_lbfgs_shows_its_delta_whole_and_says_why():
     net = encoder()
     opt = torch.optim.LBFGS(net.parameters(), max_iter=5)
@@ -150,6 +154,7 @@ def test_lbfgs_shows_its_delta_whole_and_says_why():
     np.testing.assert_allclose(moved, (net[0].weight - before["0.weight"]).detach().numpy(), atol=1e-6)
 
 
+@pytest.mark.proves(row=36, situation="optimizers that step inside the backward", verdict="exact")
 @pytest.mark.parametrize("order", ["watch first", "hooks first"])
 def test_optimizer_in_backward_is_one_step_with_its_deltas(order):
     torch.manual_seed(0)
@@ -180,6 +185,7 @@ def test_optimizer_in_backward_is_one_step_with_its_deltas(order):
         np.testing.assert_array_equal(found, truth[name]["0.weight"].numpy())
 
 
+@pytest.mark.proves(row=33, situation="GradScaler, with skipped steps", verdict="exact, scale shown")
 def test_scaler_that_overflows_closes_the_step_as_skipped():
     net = encoder()
     opt = sgd(net, momentum=0.9)
@@ -203,6 +209,9 @@ def test_scaler_that_overflows_closes_the_step_as_skipped():
     assert "skipped" in [finding.code for finding in flow.recording[1].findings]
 
 
+@pytest.mark.proves(
+    row=39, situation="forwards inside a backward (GradCache)", verdict="exact when named, else told"
+)
 def test_encoder_run_inside_a_backward_is_told_or_named():
     net, xs = encoder(), triple()
 
@@ -240,6 +249,7 @@ def test_encoder_run_inside_a_backward_is_told_or_named():
     assert unnamed["0.weight"].contributors == ("unclaimed",)
 
 
+@pytest.mark.proves(row=7, situation="nn.LSTM: a fused kernel", verdict="reported as one; cells are exact")
 def test_fused_lstm_is_one_use_and_cells_are_one_per_step():
     xs = [torch.randn(4, 2, 3) for _ in range(2)]
 
@@ -271,6 +281,7 @@ def test_model_compiled_after_watch_is_told():
     assert "unseen" in [finding.code for finding in step.findings]
 
 
+@pytest.mark.proves(row=14, situation="a compiled encoder called three times", verdict="exact")
 def test_compiled_model_is_watched_as_it_is():
     net, xs = encoder(), triple()
     truth = laws.two_stage(net, lambda m: triplet(*map(m, xs)), "", NAMES)

@@ -37,6 +37,9 @@ def by_rows(net, x):
     return found
 
 
+@pytest.mark.proves(
+    row=10, situation="a batch concatenated first, batch-norm included", verdict="exact with `branch.rows`"
+)
 @pytest.mark.parametrize("make", [encoder, normed], ids=["plain", "batch-norm"])
 def test_concatenated_batch_is_told_apart_by_rows(make):
     net, x = make(), torch.cat(triple())

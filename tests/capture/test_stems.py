@@ -40,6 +40,7 @@ def float_triplet(a, p, n):
     return triplet(a.float(), p.float(), n.float())
 
 
+@pytest.mark.proves(row=1, situation="autocast's weight cache", verdict="exact with stems; `rounding` shown")
 @pytest.mark.parametrize("cached", [True, False], ids=["cache", "no cache"])
 def test_autocast_weight_cache_is_split_and_grad_is_untouched(cached):
     net, inputs = encoder(), triple()
@@ -81,6 +82,7 @@ def test_cast_read_outside_any_call_is_not_given_to_the_branch_that_made_it():
     np.testing.assert_allclose(weight.contribution("unclaimed"), total * 3 / 5, rtol=2e-2)
 
 
+@pytest.mark.proves(row=2, situation="parametrizations, cached or not", verdict="exact with stems")
 def test_cached_parametrization_is_split():
     net, inputs = parametrizations.weight_norm(nn.Linear(6, 4)), triple()
     truth = truth_of(net, inputs)
@@ -102,6 +104,9 @@ def test_uncached_parametrization_needs_no_splitting():
     assert_close(step, truth_of(net, inputs), 0.0)
 
 
+@pytest.mark.proves(
+    row=6, situation="a packed weight taken apart by chunk or split", verdict="exact with stems"
+)
 def test_packed_weight_is_split_by_branch():
     class Packed(nn.Module):
         def __init__(self):
@@ -153,6 +158,9 @@ def per_loss(net, x):
     return {name: dict(zip(params, found, strict=True)) for name, found in zip(NAMES, grads, strict=True)}
 
 
+@pytest.mark.proves(
+    row=32, situation="a trunk under several heads", verdict="exact with stems, else `shared`"
+)
 def test_multi_task_trunk_is_split_exactly_on_request():
     net, (x, _, _) = Tasks(), triple()
     truth = per_loss(net, x)

@@ -47,6 +47,7 @@ def test_micro_batches_add_up_to_one_step():
         assert len(p.uses) == 12
 
 
+@pytest.mark.proves(row=23, situation="accumulation, and zero_grad between backwards", verdict="exact")
 @pytest.mark.parametrize("to_none", [True, False], ids=["to_none", "to_zero"])
 def test_gradients_cleared_before_the_step_do_not_count(to_none):
     net = encoder()
@@ -99,6 +100,7 @@ def test_forgotten_zero_grad_shows_as_edited():
         assert "edited" in p.delta.contributors
 
 
+@pytest.mark.proves(row=34, situation="clipping by norm", verdict="exact; parts scaled")
 @pytest.mark.parametrize("by", ["norm", "hand"])
 def test_clipping_scales_the_parts_and_not_the_contributions(by):
     net = encoder()
@@ -256,6 +258,7 @@ def test_evaluation_without_gradients_counts_nothing():
     assert all(step.branches == NAMES for step in flow.recording)
 
 
+@pytest.mark.proves(row=20, situation="autograd.grad before backward", verdict="exact: not counted")
 def test_autograd_grad_accumulates_nothing_and_is_not_counted():
     net = encoder()
     opt = sgd(net)
@@ -273,6 +276,7 @@ def test_autograd_grad_accumulates_nothing_and_is_not_counted():
         np.testing.assert_array_equal(step["0.weight"].contribution(name), found)
 
 
+@pytest.mark.proves(row=19, situation="two backwards, retain_graph", verdict="exact")
 def test_two_backwards_through_one_graph_count_twice():
     net = encoder()
     opt = sgd(net)
