@@ -102,7 +102,8 @@ class Window:
         contexts: Names of branches opened around any call, with or without gradients.
         terms: Names of terms of the loss, in the order they were named.
         first_passes: First passes of checkpoints, by module and inputs.
-        outside: Stands for the stretches outside any call, where they read what a call made.
+        outside: Stands for whatever reads something beside the known branches.
+        glue: Stands for the stretches outside any call, where they read a weight that a call made.
     """
 
     names: tuple[str, ...] = ()
@@ -113,9 +114,10 @@ class Window:
     terms: dict[str, None] = field(default_factory=dict)
     first_passes: dict[tuple[int, ...], list[Call]] = field(default_factory=dict)
     outside: Call = field(init=False)
+    glue: Call = field(init=False)
 
     def __post_init__(self) -> None:
-        self.outside = Call("", 0, 0, self)
+        self.outside, self.glue = Call("", 0, 0, self), Call("", 0, 0, self)
 
     def begin(self, path: str, module: int, parent: Call | None = None) -> Call:
         """Add a call of a module."""

@@ -44,7 +44,8 @@ class Labeller:
         labels = self.labels(mark.window)
         own = labels.own(mark)
         owners = self._branches(mark.readers) if own is None else {own}
-        owners |= self._branches(mark.reach)
+        is_open = labels.is_explicit and mark.branch is None  # then glue is known by its edges
+        owners |= self._branches(c for c in mark.reach if not (is_open and c is c.window.glue))
         if len(owners) > 1:
             return "shared"
         return next(iter(owners), None) or labels.home_of(mark)
@@ -98,7 +99,7 @@ class Labels:
 
     def of_call(self, call: Call) -> str | None:
         """Give the branch of a call; None if it holds several or belongs to none."""
-        if call is call.window.outside:
+        if call is call.window.outside or call is call.window.glue:
             return "unclaimed"
         if call.recomputes is not None:
             return self.own(call.recomputes)

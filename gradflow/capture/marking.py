@@ -263,7 +263,7 @@ class Marker:
             return
         if not mark.is_stem_candidate and (inputs is None or child in inputs):
             return
-        call = reader.call or reader.window.outside
+        call = reader.call or reader.window.glue
         if mark.call is not None and call in mark.call.chain():
             return
         if mark.branch is None or mark.branch != call.branch:
