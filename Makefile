@@ -8,10 +8,10 @@ TESTS  ?= not slow and not browser and not gpu
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo assets lab test check clean
+.PHONY: help setup demo assets lab test mutations check clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with everything in it (the other targets do so by themselves)
 
@@ -39,6 +39,9 @@ lab: $(READY) ## Open JupyterLab on the notebooks
 
 test: $(READY) ## Run the tests (all of them: make test TESTS='')
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m '$(TESTS)' $(ARGS)
+
+mutations: $(READY) ## Take defences away one by one, and see the tests turn red
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py
 
 check: $(READY) ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

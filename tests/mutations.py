@@ -1,0 +1,154 @@
+"""Takes the defences of the hardest pitfalls away, one by one, and shows the test that turns red.
+
+    make mutations
+
+Each defence is removed in a copy of the package, so that nothing here can leave a trace; the test that is
+named after the pitfall must fail there. A mutant that survives makes this fail.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutation(NamedTuple):
+    """One defence: where it stands, what takes its place, and the test that must notice."""
+
+    defence: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+MUTATIONS = (
+    Mutation(
+        "split autocast's cached casts",
+        "capture/walk.py",
+        '"TBackward0", "ToCopyBackward0",',
+        '"TBackward0",',
+        "capture/test_stems.py::test_autocast_weight_cache_is_split_and_grad_is_untouched",
+    ),
+    Mutation(
+        "label a checkpoint's second pass by its first",
+        "capture/planting.py",
+        "call.recomputes = mark\n",
+        "call.recomputes = None\n",
+        "capture/test_recomputation.py::test_checkpointed_paths_keep_their_names",
+    ),
+    Mutation(
+        "drop what autograd.grad brings: it does not accumulate",
+        "capture/ledger.py",
+        "backward = self.pending.pop(task, None)",
+        "backward = self.pending.pop(task, None)\n"
+        "        for lost in self.pending.values():\n"
+        "            backward.arrivals.extend(lost.arrivals)",
+        "capture/test_steps.py::test_autograd_grad_accumulates_nothing_and_is_not_counted",
+    ),
+    Mutation(
+        "forget contributions with the gradients that are cleared",
+        "capture/ledger.py",
+        "if self.is_cleared or grad is None:",
+        "if False:",
+        "capture/test_steps.py::test_gradients_cleared_before_the_step_do_not_count",
+    ),
+    Mutation(
+        "let a call join the path of its inputs",
+        "capture/labels.py",
+        "paths[call] = keys.pop() if len(keys) == 1 else _new_path(call.module, roots)",
+        "paths[call] = _new_path(call.module, roots)",
+        "capture/test_branches.py::test_later_module_follows_its_input_and_not_its_count",
+    ),
+    Mutation(
+        "follow what a backward with create_graph builds",
+        "capture/observer.py",
+        "if torch.is_grad_enabled() and self._split is None:",
+        "if False:",
+        "capture/test_recomputation.py::test_gradient_penalty_is_conserved_and_belongs_to_its_path",
+    ),
+    Mutation(
+        "keep no graph alive through a gradient that has one",
+        "capture/ledger.py",
+        "gradient = gradient.detach().clone()",
+        "pass",
+        "capture/test_recomputation.py::test_create_graph_keeps_no_graph_alive",
+    ),
+    Mutation(
+        "tell a factor from an edited gradient",
+        "capture/reading.py",
+        "is_scaled = is_multiple & (",
+        "is_scaled = torch.ones_like(is_multiple) | (",
+        "capture/test_steps.py::test_gradient_changed_by_hand_is_edited",
+    ),
+    Mutation(
+        "catch a failure of ours",
+        "capture/observer.py",
+        "        except Exception as error:\n            self.fail(error)\n\n    def _arrive",
+        "        except ZeroDivisionError as error:\n            raise error\n\n    def _arrive",
+        "capture/test_harmless.py::test_failure_of_ours_leaves_the_training_as_it_is",
+    ),
+    Mutation(
+        "know everything that reads a trunk beside the branches",
+        "capture/observer.py",
+        "self.planter.marker.open_to_outside(node)",
+        "pass",
+        "capture/test_stems.py::test_trunk_that_the_loss_reads_beside_one_branch_is_not_given_to_it",
+    ),
+    Mutation(
+        "leave a stretch that nobody claimed to nobody",
+        "capture/labels.py",
+        "if mark.is_unplaced:",
+        "if False:",
+        "capture/test_stems.py::test_stretch_left_unclaimed_in_one_branch_is_not_given_to_the_next",
+    ),
+)
+
+
+def is_caught(mutation: Mutation, folder: Path) -> bool:
+    """Tell whether the test fails once the defence is gone, and passes with it."""
+    path = folder / "gradflow" / mutation.file
+    whole = path.read_text(encoding="utf-8")
+    if whole.count(mutation.old) != 1:
+        raise SystemExit(f"{mutation.file} does not hold the defence once: {mutation.old!r}")
+    before = runs(mutation.test, folder)
+    path.write_text(whole.replace(mutation.old, mutation.new), encoding="utf-8")
+    after = runs(mutation.test, folder)
+    path.write_text(whole, encoding="utf-8")
+    return before and not after
+
+
+def runs(test: str, folder: Path) -> bool:
+    """Tell whether a test passes on the copy."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/{test}"]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    return (
+        subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False).returncode == 0
+    )
+
+
+def main() -> int:
+    """Run every mutation; give the number that survived."""
+    survived = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("gradflow", "tests"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        for mutation in MUTATIONS:
+            caught = is_caught(mutation, folder)
+            survived += not caught
+            print("red " if caught else "ALIVE", f"{mutation.defence:62}", mutation.test, flush=True)
+    print(f"{len(MUTATIONS) - survived} of {len(MUTATIONS)} mutants were caught")
+    return survived
+
+
+if __name__ == "__main__":
+    sys.exit(main())
