@@ -129,12 +129,14 @@ class Names:
         of: All FQNs of a parameter, by its ``id``.
         owners: The modules that hold it, in the same order.
         single_ops: Paths of modules that are one operation.
+        lists: Paths of modules that only hold others.
         home: Class name of the model.
     """
 
     of: dict[int, list[str]] = field(default_factory=dict)
     owners: dict[int, list[Owner]] = field(default_factory=dict)
     single_ops: set[str] = field(default_factory=set)
+    lists: set[str] = field(default_factory=set)
     home: str = "model"
 
 
@@ -146,6 +148,8 @@ def names_in(model: nn.Module | Sequence[nn.Module] | None) -> Names:
         prefix = f"{number}" if len(models) > 1 else ""
         modules = dict(one.named_modules(prefix=prefix, remove_duplicate=False))
         names.single_ops.update(path for path, module in modules.items() if _is_single_op(module))
+        lists = (nn.ModuleList, nn.ModuleDict)
+        names.lists.update(path for path, module in modules.items() if isinstance(module, lists))
         for fqn, parameter in one.named_parameters(prefix=prefix, remove_duplicate=False):
             path = owner_path(fqn)
             names.of.setdefault(id(parameter), []).append(fqn)
@@ -210,6 +214,7 @@ def skeleton_of(walk: Walk, names: Names, leaves: dict[int, Leaf]) -> Skeleton:
         inputs=leaves.keys() - parameters.keys(),
         owners=[leaf.owners for leaf in parameters.values()],
         single_ops=frozenset(names.single_ops),
+        lists=frozenset(names.lists),
         home=names.home,
     )
 

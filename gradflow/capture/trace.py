@@ -174,7 +174,7 @@ class _Builder:
                 name=leaf.names[0],
                 shape=shape,
                 names=leaf.names,
-                numel=math.prod(shape or (0,)),
+                numel=0 if shape is None else math.prod(shape),
             )
         return Node(
             id=str(at),

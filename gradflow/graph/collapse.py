@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from gradflow.graph.data import PLUMBING, Edge, Node, owner_path, short_op
 from gradflow.graph.repeats import chain
 
-__all__ = ["View", "boxes", "collapsed", "in_order", "merged_edges", "visible_path"]
+__all__ = ["View", "boxes", "collapsed", "in_order", "merged_edges", "on_cycles", "visible_path"]
 
 
 _PARAMETERS, _TIED = "parameters of ", " = "
@@ -104,6 +104,7 @@ class _Grouping:
     containers: set[str] = field(default_factory=set)
     holders: set[str] = field(default_factory=set)
     of: list[str] = field(default_factory=list)
+    part: list[int] = field(default_factory=list)
 
     def groups(self) -> list[str]:
         """Give the group of every node, by position."""
@@ -118,7 +119,7 @@ class _Grouping:
         self.of = [""] * len(self.nodes)
         for i in reversed(range(len(self.nodes))):
             self.of[i] = self._group(i)
-        self._dissolve_cycles()
+        self._part_cycles()
         return self.of
 
     def _group(self, i: int) -> str:
@@ -160,32 +161,52 @@ class _Grouping:
             return node.id
         return _PARAMETERS + _TIED.join(sorted(paths))
 
-    def _dissolve_cycles(self) -> None:
-        """Take apart groups that would lead into one another."""
-        ways: dict[str, set[str]] = {group: set() for group in self.of}
-        for i, kids in enumerate(self.kids):
-            ways[self.of[i]].update(self.of[kid] for kid in kids if self.of[kid] != self.of[i])
-        for group in _on_cycles(ways):
-            for i, own in enumerate(self.of):
-                if own == group:
-                    self.of[i] = self.nodes[i].id
+    def _part_cycles(self) -> None:
+        """Take apart groups that lead into one another: into connected parts, then into single nodes."""
+        for name in (self._connected_part, lambda i: self.nodes[i].id):
+            ways: dict[str, set[str]] = {group: set() for group in self.of}
+            for i, kids in enumerate(self.kids):
+                ways[self.of[i]].update(self.of[kid] for kid in kids if self.of[kid] != self.of[i])
+            wrong = on_cycles(ways)
+            if not wrong:
+                return
+            self.of = [name(i) if group in wrong else group for i, group in enumerate(self.of)]
+
+    def _connected_part(self, i: int) -> str:
+        """Name the part of its group that a node is connected with."""
+        if not self.part:
+            self.part = list(range(len(self.nodes)))
+            for at, kids in enumerate(self.kids):
+                for kid in kids:
+                    if self.of[kid] == self.of[at]:
+                        self.part[self._root(kid)] = self._root(at)
+        return f"{self.of[i]}/{self._root(i)}"
+
+    def _root(self, i: int) -> int:
+        while self.part[i] != i:
+            self.part[i] = self.part[self.part[i]]
+            i = self.part[i]
+        return i
 
 
-def _on_cycles(ways: dict[str, set[str]]) -> set[str]:
-    """Give what is left when groups that nothing leads into are taken away again and again."""
-    degree = dict.fromkeys(ways, 0)
-    for targets in ways.values():
+def on_cycles(ways: dict[str, set[str]]) -> set[str]:
+    """Give what is left when vertices that nothing leads into, or that lead nowhere, are taken away."""
+    back: dict[str, set[str]] = {group: set() for group in ways}
+    for group, targets in ways.items():
         for target in targets:
-            degree[target] += 1
-    ready = [group for group, count in degree.items() if not count]
-    while ready:
-        group = ready.pop()
-        del degree[group]
-        for target in ways[group]:
-            degree[target] -= 1
-            if not degree[target]:
-                ready.append(target)
-    return set(degree)
+            back[target].add(group)
+    left = set(ways)
+    for into, out in ((back, ways), (ways, back)):
+        degree = {group: len(into[group] & left) for group in left}
+        ready = [group for group, count in degree.items() if not count]
+        while ready:
+            group = ready.pop()
+            left.discard(group)
+            for target in out[group] & left:
+                degree[target] -= 1
+                if not degree[target]:
+                    ready.append(target)
+    return left
 
 
 def _merged(group: str, found: list[Node], view: View) -> Node:

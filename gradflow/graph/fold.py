@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
 
-from gradflow.graph.collapse import View, merged_edges
+from gradflow.graph.collapse import View, merged_edges, on_cycles
 from gradflow.graph.data import Edge, Node, owner_path
 
 __all__ = ["LONG_RUN", "Run", "folded", "runs"]
@@ -38,23 +38,33 @@ def folded(nodes: list[Node], edges: list[Edge], view: View) -> tuple[list[Node]
     """
     if not view.fold:
         return nodes, edges
-    place: dict[str, str] = {}
+    place = {node.id: node.id for node in nodes}
     unit: dict[str, tuple[int, int]] = {}
     for number, run in enumerate(runs(nodes, view)):
+        tried, turns = dict(place), dict(unit)
         for turn, one in enumerate(run):
-            place |= {node.id: shown.id for node, shown in zip(one, run[0], strict=True)}
-            unit |= {node.id: (number, turn) for node in one}
-    if not place:
+            tried |= {node.id: shown.id for node, shown in zip(one, run[0], strict=True)}
+            turns |= {node.id: (number, turn) for node in one}
+        if _is_acyclic(edges, tried, turns):  # else something outside the run stands between its units
+            place, unit = tried, turns
+    if not unit:
         return nodes, edges
     members: dict[str, list[Node]] = {}
     for node in nodes:
-        members.setdefault(place.get(node.id, node.id), []).append(node)
+        members.setdefault(place[node.id], []).append(node)
     shown = [_one(members[node.id], node) for node in nodes if node.id in members]
-    everywhere = {node.id: place.get(node.id, node.id) for node in nodes}
     loops = [edge for edge in edges if _is_loop(edge, unit)]
     kept = [edge for edge in edges if not _is_loop(edge, unit)]
-    back = [replace(edge, is_loop=True) for edge in merged_edges(loops, everywhere)]
-    return shown, merged_edges(kept, everywhere) + back
+    back = [replace(edge, is_loop=True) for edge in merged_edges(loops, place)]
+    return shown, merged_edges(kept, place) + back
+
+
+def _is_acyclic(edges: list[Edge], place: dict[str, str], unit: dict[str, tuple[int, int]]) -> bool:
+    ways: dict[str, set[str]] = {shown: set() for shown in place.values()}
+    for edge in edges:
+        if not _is_loop(edge, unit) and place[edge.source] != place[edge.target]:
+            ways[place[edge.source]].add(place[edge.target])
+    return not on_cycles(ways)
 
 
 def runs(nodes: list[Node], view: View) -> list[Run]:

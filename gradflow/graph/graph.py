@@ -194,7 +194,7 @@ class Graph:
         return replace(whole, nodes=tuple(nodes), edges=tuple(edges), view=view, base=whole, step=self.step)
 
     def _module_paths(self) -> set[str]:
-        paths = {path for node in self.whole.nodes for path, _ in node.calls}
+        paths = {outer for path in {node.path for node in self.whole.nodes} for outer in chain(path)}
         return paths | {
             outer for p in self.parameters for name in p.names for outer in chain(owner_path(name))
         }

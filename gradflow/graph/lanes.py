@@ -26,6 +26,7 @@ NONE, SHARED, HEAD = -1, -2, -3
 """Lanes of nodes that belong to no single one: the loss, what lies below several, a head above several."""
 
 _MOST_ROOTS = 64
+_MOST_PEELED = 8
 
 
 @dataclass(slots=True)
@@ -99,13 +100,42 @@ def _find(parent: dict[int, int], at: int) -> int:
 
 
 def _towers(skeleton: Skeleton, uses: Uses) -> list[int]:
-    """Number the heads: uses nearest to the loss, with what only one of them leads to."""
-    size = len(skeleton)
+    """Number the heads: uses nearest to the loss, with what only one of them leads to.
+
+    Below a single use (a scale on the logits, a head over both) independent towers may stand too, if most of
+    the uses are theirs.
+    """
     roots = [at for at in sorted(uses.keys) if not uses.is_under[at]]
-    none = [NONE] * size
+    removed: set[int] = set()
+    while len(roots) == 1 and len(removed) < _MOST_PEELED:
+        removed.update(roots)
+        roots = _next_uses(skeleton, uses, removed)
+    none = [NONE] * len(skeleton)
     if not 2 <= len(roots) <= _MOST_ROOTS:
         return none
-    seen = [0] * size
+    seen = _reached(skeleton, uses, roots)
+    counts = [seen[at].bit_count() for at in uses.keys]
+    if max(counts) > 1 and (removed or not _meet_in_scalars(skeleton, roots)):
+        return none
+    if removed and 2 * sum(count == 1 for count in counts) < len(counts):
+        return none
+    return [mask.bit_length() - 1 if mask.bit_count() == 1 else NONE for mask in seen]
+
+
+def _next_uses(skeleton: Skeleton, uses: Uses, removed: set[int]) -> list[int]:
+    """Give the uses that lie below no use but the removed ones."""
+    is_under = [False] * len(skeleton)
+    for at, kids in enumerate(skeleton.children):
+        if is_under[at] or (at in uses.keys and at not in removed):
+            for kid in kids:
+                if kid >= 0:
+                    is_under[kid] = True
+    return [at for at in sorted(uses.keys) if not is_under[at] and at not in removed]
+
+
+def _reached(skeleton: Skeleton, uses: Uses, roots: list[int]) -> list[int]:
+    """Tell for each node from which roots one gets there, a bit for each."""
+    seen = [0] * len(skeleton)
     for bit, root in enumerate(roots):
         seen[root] = 1 << bit
     for at, kids in enumerate(skeleton.children):
@@ -113,10 +143,7 @@ def _towers(skeleton: Skeleton, uses: Uses) -> list[int]:
             for kid in kids:
                 if kid >= 0 and uses.has_data[kid]:
                     seen[kid] |= seen[at]
-    shares = any(seen[at].bit_count() > 1 for at in uses.keys)
-    if shares and not _meet_in_scalars(skeleton, roots):
-        return none
-    return [mask.bit_length() - 1 if mask.bit_count() == 1 else NONE for mask in seen]
+    return seen
 
 
 def _meet_in_scalars(skeleton: Skeleton, roots: list[int]) -> bool:
@@ -161,7 +188,7 @@ def _named(skeleton: Skeleton, uses: Uses, of: list[int], parts: list[list[int]]
     has_own = all(keys - repeated for keys in held)
     if again[0] and all(keys == again[0] for keys in again) and not has_own:
         first = min((at for at in parts[0] if at in uses.keys), key=lambda at: (skeleton.order[at], -at))
-        name = unit_name(paths, again[0], uses.owner[first], skeleton.home)
+        name = unit_name(paths, again[0], uses.owner[first], skeleton)
         names = tuple(f"{name}#{i}" for i in range(len(parts)))
     else:
         names = _distinct([_only(uses, of, lane) or skeleton.home for lane in range(len(parts))])

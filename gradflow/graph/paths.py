@@ -15,7 +15,8 @@ def find_paths(skeleton: Skeleton, uses: Uses, lanes: Lanes) -> list[str | None]
     """Give the module path of each node; None for what belongs to the loss."""
     paths: list[str | None] = [None] * len(skeleton)
     around: list[str] = [""] * len(skeleton)  # the module around, where a node's own is a single operation
-    fed: dict[int, str] = {}
+    value = list(range(len(skeleton)))  # the node that made the value which others only reshape or activate
+    fed: dict[int, str] = {}  # the module that first takes a value
     for at in reversed(range(len(skeleton))):
         if at in skeleton.leaves:
             continue
@@ -24,14 +25,17 @@ def find_paths(skeleton: Skeleton, uses: Uses, lanes: Lanes) -> list[str | None]
             is_penalty = not (uses.has_data[at] or uses.is_under[at])
             paths[at] = None if is_penalty else uses.owner[at]
         elif _is_in_model(skeleton, uses, lanes, at) and all(paths[kid] is not None for kid in kids):
-            paths[at] = _meeting(kids, around, fed)
+            paths[at] = _meeting([(around[kid], fed.get(value[kid])) for kid in kids])
             if len({lanes.of[kid] for kid in kids}) > 1 and paths[at] in lanes.repeated:
                 paths[at] = parent_path(paths[at] or "")  # lanes meet outside of what they are calls of
         path = paths[at]
         if path is not None:
             around[at] = parent_path(path) if at in uses.owner and path in skeleton.single_ops else path
-            for kid in kids:
-                fed.setdefault(kid, path)
+            if len(kids) == 1 and at not in uses.owner:
+                value[at] = value[kids[0]]
+            else:
+                for kid in kids:
+                    fed.setdefault(value[kid], path)
     _from_above(skeleton, uses, paths)
     return paths
 
@@ -48,17 +52,17 @@ def _is_in_model(skeleton: Skeleton, uses: Uses, lanes: Lanes, at: int) -> bool:
     )
 
 
-def _meeting(kids: list[int], around: list[str], fed: dict[int, str]) -> str:
-    """Give the module in which values meet: common to all but those that skip over it."""
-    if len(kids) < 2:
-        return around[kids[0]] if kids else ""
-    best = common_path(around[kid] for kid in kids)
-    for skip in kids:
-        if skip not in fed:
-            continue
-        for kid in kids:
-            inner = common_path((around[kid], fed[skip]))
-            if kid != skip and len(inner) > len(best):
+def _meeting(values: list[tuple[str, str | None]]) -> str:
+    """Give the module in which values meet: common to all but those that skip over it.
+
+    Args:
+        values: The module around each value, and the one that first took it.
+    """
+    best = common_path(around for around, _ in values)
+    for i, (_, taken_by) in enumerate(values):
+        for j, (around, _) in enumerate(values):
+            inner = best if taken_by is None or i == j else common_path((around, taken_by))
+            if len(inner) > len(best):
                 best = inner
     return best
 

@@ -30,12 +30,14 @@ def repeated_paths(every: Iterable[Key], repeated: set[Key]) -> set[str]:
     return found - set(chain(unit)[:-1]) if unit in found else found
 
 
-def unit_name(paths: set[str], repeated: set[Key], first: str, home: str) -> str:
+def unit_name(paths: set[str], repeated: set[Key], first: str, skeleton: Skeleton) -> str:
     """Name what is repeated: the module common to all of it, or the outermost one around its first use."""
     unit = common_path(path for path, _ in repeated)
     if unit not in paths:
         unit = next((outer for outer in chain(first) if outer in paths), first)
-    return unit or home
+    while unit in skeleton.lists:
+        unit = parent_path(unit)
+    return unit or skeleton.home
 
 
 def chain(path: str) -> list[str]:

@@ -44,6 +44,7 @@ class Skeleton:
         inputs: Positions of the other leaves: data that requires a gradient.
         owners: Modules that hold each parameter, by its number; several if it is tied.
         single_ops: Paths of modules that are one operation, such as a ``Conv2d``.
+        lists: Paths of modules that only hold others and are never called, such as a ``ModuleList``.
         home: Class name of the model.
     """
 
@@ -55,6 +56,7 @@ class Skeleton:
     inputs: set[int] = field(default_factory=set)
     owners: list[tuple[Owner, ...]] = field(default_factory=list)
     single_ops: frozenset[str] = frozenset()
+    lists: frozenset[str] = frozenset()
     home: str = "model"
 
     def __len__(self) -> int:

@@ -52,7 +52,7 @@ def find_steps(skeleton: Skeleton, uses: Uses, lanes: Lanes, paths: list[str | N
         found.repeated = frozenset(repeated_paths(uses.keys.values(), keys))
         if not lanes.names:
             first = min((at for at, key in uses.keys.items() if key in keys), key=made.__getitem__)
-            name = unit_name(set(found.repeated), keys, uses.owner[first], skeleton.home)
+            name = unit_name(set(found.repeated), keys, uses.owner[first], skeleton)
             count = 1 + max(step for step in found.of if step is not None)
             found.names = tuple(f"{name}#{i}" for i in range(count))
     return found

@@ -101,7 +101,12 @@ def tip(node: Node) -> str:
 
 def prefix_of(graph: Graph) -> str:
     """Give the module path that all boxes of a graph lie under, with its dot; it goes without saying."""
-    return common_prefix(node.name for node in graph.nodes if node.kind in ("module", "parameter"))
+    names = [node.name for node in graph.nodes if node.kind in ("module", "parameter")]
+    prefix = common_prefix(names)
+    if any(name.removeprefix(prefix).partition(".")[0].isdigit() for name in names):  # "5" alone says nothing
+        prefix = prefix.removesuffix(".").rpartition(".")[0]
+        prefix += "." if prefix else ""
+    return prefix
 
 
 def common_prefix(names: Iterable[str]) -> str:

@@ -134,7 +134,7 @@ class Paint:
             is_placed = any(part.startswith("lp=") for part in extra)  # else dot sets it on thick lines
             label = themes.number(edge.norm) if is_placed else f"  {themes.number(edge.norm)}"
             parts.append(f'label="{label}", fontcolor="{self.legible(edge.branch)}"')
-        if edge.norm is None and is_use and edge.source in self._repeated:
+        elif is_use and edge.source in self._repeated and not extra:
             parts.append(f'label="  {edge.members} uses", fontcolor="{self.look.muted}"')
         parts.append(f'class="{"use" if is_use else "flow"} {self.ids[edge.source]} {self.ids[edge.target]}"')
         return f"{self.ids[edge.source]} -> {target} [{', '.join(parts)}]"

@@ -306,3 +306,81 @@ def test_a_weight_used_a_thousand_times_is_followed():
     graph = trace(*models.chain(1000))
     assert uses_of(graph) == {"weight": 1000}
     assert [node.step for node in graph.nodes if node.name == "MmBackward0"] == list(range(999, -1, -1))
+
+
+class Clip(nn.Module):
+    """Two towers that meet in a product, scaled by a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.image = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+        self.text = nn.Linear(5, 4)
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x, y):
+        return self.scale.exp() * (F.normalize(self.image(x)) @ F.normalize(self.text(y)).T)
+
+
+def test_two_towers_are_lanes_also_below_a_scale():
+    model = Clip()
+    loss = F.cross_entropy(model(torch.randn(4, 6), torch.randn(4, 5)), torch.arange(4))
+    graph = trace(loss, model)
+    assert graph.branches == ("image", "text", "Clip")
+    assert branches_of(graph, "image.0.weight") == ("image",)
+    assert branches_of(graph, "text.bias") == ("text",)
+
+
+def transformer(layers=6):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+
+def test_a_transformer_called_three_times_is_named_by_what_is_called():
+    model = transformer(2)
+    outs = [model(torch.randn(2, 3, 8)).mean(1) for _ in range(3)]
+    graph = trace(F.triplet_margin_loss(*outs), model)
+    assert graph.branches == tuple(f"TransformerEncoder#{i}" for i in range(3))  # not its list "layers"
+    assert all(len(p.uses) == 3 for p in graph.parameters)
+
+
+def test_residual_sums_of_a_transformer_belong_to_their_layer():
+    model = transformer(6)
+    graph = trace(model(torch.randn(2, 3, 8)).pow(2).mean(), model)
+    sums = [node.path for node in graph.nodes if node.name == "AddBackward0"]
+    assert {path.split(".")[1] for path in sums} == set("012345")
+    view = graph.collapse(2)
+    assert sorted(node.repeats for node in view.nodes if node.kind == "module") == [1, 5]
+
+
+@pytest.mark.parametrize(
+    "wrap", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.orthogonal]
+)
+def test_a_parametrized_weight_is_used_by_its_module(wrap):
+    model = nn.Sequential(wrap(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 4))
+    graph = trace(F.triplet_margin_loss(*(model(torch.randn(4, 6)) for _ in range(3))), model)
+    assert all(p.branches == graph.branches for p in graph.parameters)
+    assert {use.call for p in graph.parameters for use in p.uses} == {
+        f"{i}#{k}" for i in (0, 2) for k in range(3)
+    }
+
+
+def test_a_cast_that_all_branches_share_is_shared():
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = F.triplet_margin_loss(*(model(torch.randn(4, 6)) for _ in range(3)))
+    graph = trace(loss, model)
+    assert branches_of(graph, "0.weight") == ("shared",)
+    lanes = {node.branch for node in graph.nodes if node.name == "AddmmBackward0"}
+    assert lanes == {"Sequential#0", "Sequential#1", "Sequential#2"}
+
+
+def test_an_unrolled_kernel_of_two_layers_stays_readable():
+    model = nn.GRU(3, 4, 2, batch_first=True)
+    graph = trace(model(torch.randn(2, 6, 3))[0].sum(), model)
+    assert len(graph.overview().nodes) < 20
+
+
+def test_a_scalar_parameter_holds_one_number():
+    scale = nn.Parameter(torch.tensor(2.0))
+    graph = trace((scale * torch.ones(3)).sum())
+    assert [node.numel for node in graph.nodes if node.kind == "parameter"] == [1]
