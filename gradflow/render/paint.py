@@ -23,7 +23,7 @@ __all__ = ["FONTS", "Fixed", "Paint", "contrast", "escaped", "html", "without_ma
 
 FONTS = "Helvetica Neue,Helvetica,Arial,Liberation Sans,DejaVu Sans,sans-serif"
 
-_LEGIBLE = 3.0  # contrast of large text, WCAG 2.1
+_LEGIBLE = 4.5  # contrast of text, WCAG 2.1, level AA
 _THIN, _THICK, _PLAIN = 0.8, 5.0, 1.6  # widths of arrows into parameters, in points
 
 
@@ -86,9 +86,10 @@ class Paint:
         return themes.style(branch, self.names).colour
 
     def legible(self, branch: str | None) -> str:
-        """Give the colour of a branch for text; where it is too pale on this paper, that of other text."""
-        colour = self.colour(branch)
-        return colour if contrast(colour, self.look.paper) >= _LEGIBLE else self.look.muted
+        """Give the colour of a branch for text: nearer to that of other text, until it reads well."""
+        colour, look = self.colour(branch), self.look
+        shades = (_mixed(colour, look.ink, part / 10) for part in range(10))
+        return next((shade for shade in shades if contrast(shade, look.paper) >= _LEGIBLE), look.ink)
 
     def lines(self, node: Node) -> list[str]:
         """Give the lines of a box; one outside the lanes also tells its step or branch."""
@@ -181,6 +182,12 @@ def contrast(one: str, other: str) -> float:
     """
     bright, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
     return (bright + 0.05) / (dark + 0.05)
+
+
+def _mixed(one: str, other: str, part: float) -> str:
+    """Give a colour between two."""
+    pairs = ((int(one[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in pairs)
 
 
 def _luminance(colour: str) -> float:

@@ -6,7 +6,9 @@ import pytest
 
 from gradflow.capture.trace import trace
 from gradflow.graph import Edge, Graph, Node
+from gradflow.render import theme as themes
 from gradflow.render.dot import to_dot
+from gradflow.render.paint import Paint, contrast
 from tests.graph import models
 from tests.graph.golden import assert_golden
 
@@ -64,3 +66,13 @@ def test_the_dark_theme_changes_paper_and_ink_but_no_branch_colour():
     assert set(re.findall(r"#(?:0072B2|009E73|D55E00)", light)) == {"#0072B2", "#009E73", "#D55E00"}
     assert re.sub(r"#[0-9a-f]{6}", "#", light) == re.sub(r"#[0-9a-f]{6}", "#", dark)
     assert light != dark
+
+
+def test_text_in_the_colour_of_a_branch_can_be_read():
+    names = tuple(f"branch {i}" for i in range(7))
+    nodes = [Node(name, "module", "fc", branch=name) for name in names]
+    graph = Graph((*nodes, Node("w", "parameter", "w", names=("w",))), (), (), names)
+    for theme in ("light", "dark"):
+        paint = Paint(graph, themes.find(theme))
+        assert all(contrast(paint.legible(name), paint.look.paper) >= 4.5 for name in names)
+    assert Paint(graph, themes.LIGHT).legible("branch 0") == "#0072b2"
