@@ -68,6 +68,7 @@ def of_step(step: Step) -> tuple[Finding, ...]:
         *_edited(step),
         *_rounding(step),
         *_fused(step),
+        *_history(step),
         *_residual(step),
         *_striking(step),
     )
@@ -204,6 +205,20 @@ def _fused(step: Step) -> Iterator[Finding]:
             f"A fused kernel ({node}) uses {len(found)} of {len(step)} parameters once per call: its time "
             "steps cannot be told apart.",
             "Run it unfused (with torch.backends.mkldnn.flags(enabled=False):) or by cells (nn.LSTMCell).",
+        )
+
+
+def _history(step: Step) -> Iterator[Finding]:
+    found = [p for p in step if p.delta is not None and "history" in p.delta.contributors]
+    if found:
+        most = max(found, key=lambda p: p.delta.norms["history"] if p.delta else 0.0)
+        why = f" ({most.delta.note})" if most.delta is not None and most.delta.note else ""
+        yield Finding(
+            "note",
+            "history",
+            f"Momentum that was not watched as it came moves {len(found)} of {len(step)} parameters{why}; "
+            f"most at {most.fqn}.",
+            "It is the contributor 'history' and fades with the optimizer's own momentum.",
         )
 
 

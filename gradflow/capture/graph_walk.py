@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import Node as AutogradNode
 
-from gradflow.capture.walk import is_leaf_node
+from gradflow.capture.walk import ease_release, is_leaf_node
 from gradflow.errors import InvalidArgumentError
 from gradflow.graph import Saved
 from gradflow.graph.data import owner_path
@@ -38,7 +38,6 @@ Norms = dict[tuple[int, int], float]
 """Norm of the gradient on an edge, by the position of its source and the input it is."""
 
 _Slots = tuple[tuple[AutogradNode | None, int], ...]
-_BLOCK = 5000  # nodes
 _SINGLE_OPS = ("linear", "conv", "batchnorm", "normalization", "instancenorm", "sparse")
 
 
@@ -84,8 +83,7 @@ def walk_from(losses: list[torch.Tensor]) -> Walk:
                 stack.append(child)
     nodes = _sorted(roots, slots, waiting)
     position = {node: at for at, node in enumerate(nodes)}
-    if len(nodes) > _BLOCK:
-        _ease_release(nodes)
+    ease_release(nodes)
     return Walk(
         nodes=nodes,
         inputs=[[-1 if c is None else position[c] for c, _ in slots[node]] for node in nodes],
@@ -108,17 +106,6 @@ def _sorted(
                 if not waiting[child]:
                     ready.append(child)
     return nodes
-
-
-def _ease_release(nodes: list[AutogradNode]) -> None:
-    """Keep a deep graph from being freed by recursion.
-
-    torch 2.13 frees a chain of nodes that Python has seen recursively, which overflows the stack (a crash,
-    not an error) beyond some 50,000 of them. So each node at the head of a block holds the rest of its
-    block, in reverse: a list lets go of its last item first, so nodes die one by one from the loss on.
-    """
-    for head in range(0, len(nodes), _BLOCK):
-        nodes[head].metadata["gradflow.release"] = nodes[head + 1 : head + _BLOCK][::-1]  # type: ignore[index]
 
 
 @dataclass(slots=True)

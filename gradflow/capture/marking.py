@@ -17,6 +17,7 @@ from gradflow.capture import branches
 from gradflow.capture.calls import Call, Mark, Window
 from gradflow.capture.stems import Crossing, Stem
 from gradflow.capture.walk import (
+    ease_release,
     fresh_nodes,
     is_cast_of_leaf,
     is_leaf_node,
@@ -82,7 +83,9 @@ class Marker:
         self, roots: list[Node], window: Window, call: Call | None, inputs: set[Node] | None
     ) -> None:
         """Mark what is new behind ``roots`` as made in ``call``, which read ``inputs`` (None: anything)."""
-        for node in fresh_nodes(roots, self.key):
+        fresh = fresh_nodes(roots, self.key)
+        ease_release(fresh[::-1])
+        for node in fresh:
             mark = Mark(window, call, call.branch if call is not None else None)
             mark.origins = self.origins(upstream(node), call)
             if torch._C._current_graph_task_id() == -1:

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import CheckpointFunction
 from gradflow.capture.calls import Mark
 
 __all__ = [
+    "ease_release",
     "fresh_nodes",
     "is_cast_of_leaf",
     "is_in_checkpoint",
@@ -30,6 +31,7 @@ __all__ = [
     "upstream",
 ]
 
+_BLOCK = 5000  # nodes
 _DEPTH = 6  # how deep containers of tensors are looked into
 _VIEWS_AND_CASTS = frozenset({
     "AliasBackward0", "AsStridedBackward0", "ExpandBackward0", "PermuteBackward0", "ReshapeAliasBackward0",
@@ -127,3 +129,16 @@ def upstream(node: Node) -> Iterator[Node]:
     for child, _ in node.next_functions:
         if child is not None and not is_leaf_node(child):
             yield child
+
+
+def ease_release(nodes: list[Node]) -> None:
+    """Keep a deep graph from being freed by recursion; ``nodes`` in order, from the loss towards the leaves.
+
+    torch 2.13 frees a chain of nodes that Python has seen recursively, which overflows the stack (a crash,
+    not an error) beyond some 50,000 of them. So each node at the head of a block holds the rest of its
+    block, in reverse: a list lets go of its last item first, so nodes die one by one from the loss on.
+    """
+    if len(nodes) <= _BLOCK:
+        return
+    for head in range(0, len(nodes), _BLOCK):
+        nodes[head].metadata["gradflow.release"] = nodes[head + 1 : head + _BLOCK][::-1]  # type: ignore[index]

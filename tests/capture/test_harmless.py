@@ -150,3 +150,22 @@ def test_graph_is_freed_without_the_garbage_collector():
             assert alive() is None
         finally:
             gc.enable()
+
+
+def test_very_deep_call_is_freed_without_recursion():
+    class Deep(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            y = x * self.w
+            for _ in range(120_000):
+                y = y + 1.0
+            return y
+
+    net = Deep()
+    with gradflow.watch(net, branches=None) as flow:
+        net(torch.ones(3)).sum().backward()
+        flow.step()
+    assert flow.recording.last["w"].residual == 0.0

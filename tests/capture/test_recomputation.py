@@ -282,10 +282,12 @@ def test_model_compiled_after_watch_is_told():
 
 
 @pytest.mark.proves(row=14, situation="a compiled encoder called three times", verdict="exact")
-def test_compiled_model_is_watched_as_it_is():
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_model_is_watched_as_it_is(backend):
     net, xs = encoder(), triple()
     truth = laws.two_stage(net, lambda m: triplet(*map(m, xs)), "", NAMES)
-    compiled = torch.compile(net, backend="aot_eager")
+    compiled = torch.compile(net, backend=backend)
     with gradflow.watch(compiled, branches=NAMES, keep="tensors") as flow:
         triplet(*map(compiled, xs)).backward()
         flow.step()

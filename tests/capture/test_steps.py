@@ -204,6 +204,8 @@ def test_every_kth_step_is_watched_and_nothing_is_planted_between():
             train(net, opt, steps=1)
         assert [step.index for step in flow.recording] == [0, 3, 6]
         assert "history" in flow.recording.last["0.weight"].delta.contributors
+        assert "history" in [finding.code for finding in flow.recording.last.findings]
+        assert "history" not in [finding.code for finding in flow.recording[0].findings]
 
 
 def test_last_keeps_the_newest_steps():
