@@ -150,6 +150,7 @@ def displacement(recording: Recording, where: str = "") -> Displacement:
 
     Example:
         >>> from gradflow.record import Delta
+        >>> from gradflow.recording import Step
         >>> def moved(step, left, right):
         ...     parts = {"left": np.array([left]), "right": np.array([right])}
         ...     rows = np.array([[left], [right]])
