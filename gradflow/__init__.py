@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gradflow.capture.branches import branch
     from gradflow.capture.recorder import Recorder, watch
     from gradflow.capture.trace import trace
+    from gradflow.checks import check
     from gradflow.diagrams import diagram
     from gradflow.errors import GradflowError
     from gradflow.graph import Graph
@@ -35,6 +36,7 @@ _HOMES = {
     "Recording": "gradflow.recording",
     "Step": "gradflow.recording",
     "branch": "gradflow.capture.branches",
+    "check": "gradflow.checks",
     "diagram": "gradflow.diagrams",
     "load": "gradflow.storage",
     "plot": "gradflow.render.figures",
@@ -52,6 +54,7 @@ __all__ = [
     "Recording",
     "Step",
     "branch",
+    "check",
     "diagram",
     "load",
     "plot",

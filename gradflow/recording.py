@@ -21,6 +21,8 @@ from gradflow.record import RESERVED, Contributions, Delta, Finding, ParamStep
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gradflow.findings import Findings
+
 __all__ = ["Recording", "Step"]
 
 
@@ -52,7 +54,7 @@ class Step:
         return tuple(self.parameters)
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> Findings:
         """What is wrong or worth seeing in this step, in words."""
         from gradflow import findings
 

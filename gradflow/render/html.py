@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from gradflow.findings import Findings
 from gradflow.record import RESERVED, Finding, ParamStep
 from gradflow.recording import Recording, Step
 from gradflow.render import story as stories
 from gradflow.render.story import Story, Table
 from gradflow.render.theme import DARK, LIGHT, css_variables, style
 
-__all__ = ["findings_list", "param_step", "recording", "step", "style_sheet", "table"]
+__all__ = ["findings", "findings_list", "param_step", "recording", "step", "style_sheet", "table"]
 
 _BAR_PX = (96, 10)
 _WORDS = ("shares of Δ in %", "counts to", "module call")  # columns that hold words, not numbers
@@ -45,6 +46,11 @@ def param_step(p: ParamStep) -> str:
 def recording(recording: Recording) -> str:
     """Tell of a recording, as the text repr does."""
     return _told(stories.of_recording(recording), recording.last.branches if len(recording) else ())
+
+
+def findings(found: Findings) -> str:
+    """Tell what was found, as the text repr does."""
+    return _told(stories.of_findings(found), ())
 
 
 def style_sheet() -> str:
@@ -78,11 +84,12 @@ def findings_list(findings: Sequence[Finding]) -> str:
 
 def _told(story: Story, branches: Sequence[str]) -> str:
     facts = "".join(f"<li>{escape(fact)}</li>" for fact in story.facts)
+    facts = f'<ul class="gf-facts">{facts}</ul>' if facts else ""
     tables = "".join(table(t, branches) for t in story.tables)
     found = f"<div><strong>Findings</strong>{findings_list(story.findings)}</div>" if story.findings else ""
     return (
         f'<div class="gf"><style>{style_sheet()}</style><p class="gf-head">{escape(story.heading)}</p>'
-        f'<ul class="gf-facts">{facts}</ul>{tables}{found}</div>'
+        f"{facts}{tables}{found}</div>"
     )
 
 

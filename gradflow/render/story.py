@@ -16,6 +16,7 @@ __all__ = [
     "ACCOUNTING",
     "Story",
     "Table",
+    "of_findings",
     "of_param_step",
     "of_recording",
     "of_step",
@@ -117,6 +118,15 @@ def of_recording(recording: Recording) -> Story:
     ]
     heading = f"Recording of {_count(len(recording), 'step')} ({first.index} to {last.index})"
     return Story(heading, tuple(facts), (_steps_table(recording),), last.findings)
+
+
+def of_findings(found: findings.Findings) -> Story:
+    """Tell what was found: how much of it, and each finding with what to do about it."""
+    warnings, notes = len(found.warnings), len(found.notes)
+    counts = f"{_count(warnings, 'warning')}, {_count(notes, 'note')}".replace("0 warnings", "no warning")
+    amount = counts.removesuffix(", 0 notes") if warnings or notes else "nothing out of the ordinary"
+    heading = f"{found.about}: {amount}" if found.about else amount[:1].upper() + amount[1:]
+    return Story(heading, (), (), tuple(found))
 
 
 def step_table(step: Step, *, most: int | None = None) -> Table:

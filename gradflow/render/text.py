@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Literal
 
+from gradflow.findings import Findings
 from gradflow.record import ParamStep
 from gradflow.recording import Recording, Step
 from gradflow.render import story as stories
 from gradflow.render.story import Story, Table
 from gradflow.render.theme import short
 
-__all__ = ["param_step", "recording", "step", "table"]
+__all__ = ["findings", "param_step", "recording", "step", "table"]
 
 _WIDTH = 110  # where there is no terminal to ask
 _NARROWEST_NAME = 18
@@ -67,6 +68,11 @@ def param_step(p: ParamStep, *, width: int | None = None) -> str:
 def recording(recording: Recording, *, width: int | None = None) -> str:
     """Tell of a recording: a few of its steps, summed over the whole model."""
     return _told(stories.of_recording(recording), width)
+
+
+def findings(found: Findings, *, width: int | None = None) -> str:
+    """Tell what was found: a headline with how much of it, then each finding with what to do."""
+    return _told(stories.of_findings(found), width)
 
 
 def table(step: Step, *, width: int | None = None) -> str:

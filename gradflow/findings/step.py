@@ -1,7 +1,6 @@
-"""What is wrong or worth seeing in a step, in words.
+"""What is wrong or worth seeing in one step, in words.
 
 A *warning* says that the numbers or the training are in doubt; a *note* tells what the numbers show.
-Thresholds are named constants, so that a reader can see, and a test can vary, what counts as striking.
 """
 
 from __future__ import annotations
@@ -10,45 +9,18 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
+from gradflow.findings.listing import Findings
+from gradflow.findings.thresholds import CANCELLATION, CONFLICT, NOISE_FLOOR, RESIDUAL, ROUNDING, UNCLAIMED
+from gradflow.findings.words import named, some
 from gradflow.record import Finding, ParamStep
 from gradflow.recording import Step
 
-__all__ = [
-    "CANCELLATION",
-    "CONFLICT",
-    "NOISE_FLOOR",
-    "RESIDUAL",
-    "ROUNDING",
-    "UNCLAIMED",
-    "noise_floor",
-    "of_step",
-]
-
-NOISE_FLOOR = 1e-5
-"""Contributions below this fraction of the step's largest are taken for rounding: their angles mean nothing.
-
-The bias of a convolution before a batch-norm has a gradient of exactly zero but for rounding; in float32
-it was seen at 1e-8 to 5e-6 of the largest contribution."""
-
-CONFLICT = 0.5
-"""A conflict (minus the cosine) from which two branches are said to pull against each other."""
-
-CANCELLATION = 0.5
-"""Cancellation from which a parameter is said to lose most of the branches' effort."""
-
-UNCLAIMED = 0.05
-"""Fraction of the total from which unclaimed gradient is a warning; penalties on weights are mostly less."""
-
-ROUNDING = 0.05
-"""Fraction of the effort from which the contributor ``rounding`` is more than half precision loses."""
+__all__ = ["noise_floor", "of_step"]
 
 _FUSED = ("MkldnnRnn", "CudnnRnn", "MiopenRnn", "ThnnFused")
 
-RESIDUAL = 1e-5
-"""Relative residual from which the sum is in doubt; below it, the order of summing explains it."""
 
-
-def of_step(step: Step) -> tuple[Finding, ...]:
+def of_step(step: Step) -> Findings:
     """Give the findings of one step: what capture reported first, then what the numbers show.
 
     Example:
@@ -72,7 +44,8 @@ def of_step(step: Step) -> tuple[Finding, ...]:
         *_residual(step),
         *_striking(step),
     )
-    return (*step.reports, *(f for f in found if (f.code, f.where) not in told))
+    new = (f for f in found if (f.code, f.where) not in told)
+    return Findings((*step.reports, *new), about=f"Step {step.index}")
 
 
 def noise_floor(step: Step) -> float:
@@ -116,7 +89,7 @@ def _absent(step: Step) -> Iterator[Finding]:
         yield Finding(
             "note",
             "branch-absent",
-            f"{_named(branches)} did not reach {len(missed)} of {len(step)} parameters: {_some(missed)}.",
+            f"{named(branches)} did not reach {len(missed)} of {len(step)} parameters: {some(missed)}.",
             where=missed[0] if len(missed) == 1 else "",
         )
 
@@ -131,7 +104,7 @@ def _zero(step: Step) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "branch-zero",
-            f"{_named(dead)} arrived with exact zeros everywhere.",
+            f"{named(dead)} arrived with exact zeros everywhere.",
             "A hinge whose margin is met gives zeros (a dead triplet): "
             "harder examples or a larger margin bring the gradient back.",
         )
@@ -163,7 +136,7 @@ def _shared(step: Step) -> Iterator[Finding]:
             "note",
             "shared",
             f"{len(found)} of {len(step)} parameters lie behind something that several branches read: "
-            f"{_some([p.fqn for p in found])}.",
+            f"{some([p.fqn for p in found])}.",
             'gradflow.watch(..., stems="split") splits it exactly, for one more backward of it per branch.',
         )
 
@@ -267,12 +240,3 @@ def _striking(step: Step) -> Iterator[Finding]:
 def _pairs(p: ParamStep, branches: Sequence[str], floor: float) -> Iterator[tuple[str, str]]:
     """Pairs of branches whose contributions to ``p`` both stand above the noise."""
     return combinations([b for b in branches if p.norms.get(b, 0.0) > floor], 2)
-
-
-def _named(branches: Sequence[str]) -> str:
-    return f"Branch {branches[0]!r}" if len(branches) == 1 else f"Branches {_some(branches)}"
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
