@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-TESTS  ?= not slow and not browser and not gpu
+TESTS  ?= not slow and not gpu
 ARGS   ?=
 
 .DEFAULT_GOAL := help

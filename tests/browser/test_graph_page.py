@@ -1,7 +1,5 @@
 """The page of a graph in a real browser: open, close, search, zoom, and names that execute nowhere."""
 
-import shutil
-
 import pytest
 
 from gradflow.capture.trace import trace
@@ -10,45 +8,19 @@ from gradflow.render import page
 from tests.graph import models
 from tests.render.test_dot import NASTY
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium"),
-    pytest.mark.filterwarnings("default"),  # those of the browser's driver are not ours
-]
-sync_api = pytest.importorskip("playwright.sync_api")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
-
 
 @pytest.fixture
-def shown(browser, tmp_path):
-    """Open the page of a graph; every message, error and dialog is collected."""
-    tabs = []
+def shown(tab, tmp_path):
+    """Open the page of a graph."""
 
     def show(graph):
         path = tmp_path / "graph.html"
         path.write_text(page.page(graph), encoding="utf-8")
-        tab = browser.new_page()
-        tab.said = []
-        tab.on("console", lambda message: tab.said.append(message.text))
-        tab.on("pageerror", lambda error: tab.said.append(str(error)))
-        tab.on("dialog", lambda dialog: (tab.said.append(dialog.message), dialog.dismiss()))
-        tab.goto(path.as_uri())
-        tabs.append(tab)
-        return tab
+        opened = tab(viewport={"width": 1280, "height": 720}, reduced_motion="no-preference")
+        opened.goto(path.as_uri())
+        return opened
 
-    yield show
-    for tab in tabs:
-        assert tab.said == []
-        tab.close()
+    return show
 
 
 def test_a_click_opens_a_box_in_every_branch_and_its_sign_closes_it(shown):

@@ -1,0 +1,1 @@
+"""Live widgets for notebooks: each is a skin over a small dict of state, with files of its own."""
