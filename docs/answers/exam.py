@@ -1,0 +1,1 @@
+"""The computed answers of the exam questions in ``docs/teaching.md``."""
