@@ -8,10 +8,10 @@ TESTS  ?= not slow and not gpu
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo assets lab test mutations check clean
+.PHONY: help setup demo assets notebooks lab test mutations check clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with everything in it (the other targets do so by themselves)
 
@@ -33,6 +33,9 @@ assets: $(READY) ## Make the pictures of the README and the gallery anew
 	mkdir -p assets
 	cp demo/equation.svg demo/flow.svg assets/
 	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py assets
+
+notebooks: $(READY) ## Make the lessons anew from their sources (ARGS='01 05' for some)
+	OMP_NUM_THREADS=1 $(BIN)/python notebooks/source/make.py $(ARGS)
 
 lab: $(READY) ## Open JupyterLab on the notebooks
 	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) $(if $(wildcard notebooks),notebooks,.)

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gradflow import zoo
+    from gradflow import lessons, zoo
     from gradflow.capture.branches import branch
     from gradflow.capture.recorder import Recorder, watch
     from gradflow.capture.trace import trace
@@ -38,6 +38,7 @@ _HOMES = {
     "branch": "gradflow.capture.branches",
     "check": "gradflow.checks",
     "diagram": "gradflow.diagrams",
+    "lessons": "gradflow.lessons",
     "load": "gradflow.storage",
     "plot": "gradflow.render.figures",
     "report": "gradflow.render.report",
@@ -45,7 +46,7 @@ _HOMES = {
     "watch": "gradflow.capture.recorder",
     "zoo": "gradflow.zoo",
 }
-_MODULES = ("plot", "zoo")
+_MODULES = ("lessons", "plot", "zoo")
 
 __all__ = [
     "GradflowError",
@@ -56,6 +57,7 @@ __all__ = [
     "branch",
     "check",
     "diagram",
+    "lessons",
     "load",
     "plot",
     "report",

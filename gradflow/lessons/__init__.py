@@ -1,0 +1,32 @@
+"""What the lessons are made of: predictions, checked exercises, hints, and a look back.
+
+    ask = gradflow.lessons.predict("How many sets of weights?", choices={"one": "...", "three": "..."})
+    ask.guess("three")                      # or the buttons, in JupyterLab
+    ask.reveal(len(weights))                # computed here; hidden until there is a guess
+    gradflow.lessons.check("01.shared", my_network)
+    gradflow.lessons.hint("01.shared")
+    gradflow.lessons.progress(ask)
+
+Everything works in JupyterLab by mouse and keyboard and as plain text, and nothing leaves the computer.
+Importing this loads neither torch nor a widget.
+"""
+
+from gradflow.lessons.exercise import Exercise, Hints, Verdict, check, hint, right, wrong
+from gradflow.lessons.looking_back import Progress, progress
+from gradflow.lessons.prediction import SIGNS, Prediction, Reveal, predict
+
+__all__ = [
+    "SIGNS",
+    "Exercise",
+    "Hints",
+    "Prediction",
+    "Progress",
+    "Reveal",
+    "Verdict",
+    "check",
+    "hint",
+    "predict",
+    "progress",
+    "right",
+    "wrong",
+]

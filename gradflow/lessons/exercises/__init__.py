@@ -1,0 +1,1 @@
+"""The exercises, one file for each lesson, each with a tuple ``EXERCISES``."""
