@@ -15,7 +15,7 @@ from gradflow.updates.splitter import DeltaSplitter, Split
 
 __all__ = ["Move", "Mover"]
 
-_CLOSURE = "step(closure) computes gradients inside the step, maybe several times: the delta is shown whole"
+_CLOSURE = "step(closure) computed the gradients {} inside the step: the delta is shown whole"
 
 
 @dataclass(eq=False, slots=True)
@@ -49,30 +49,32 @@ class Mover:
         self._account = account
         self._moves = moves
         self._splitter = DeltaSplitter(optimizer)
-        self._read: list[tuple[Tensor, Tensor]] = []
-        self._has_closure = False
+        self._thetas: list[tuple[Tensor, Tensor]] = []
+        self._readings: dict[int, Reading] = {}
+        self._closures: int | None = None  # how often the closure has run; None without one
 
     def before(self, *, has_closure: bool = False) -> None:
         """Read the gradients as the optimizer is about to; with a closure it will compute them itself."""
-        self._read = []
-        if has_closure:
-            self._read = [(p, _copy(p)) for p in self._params() if self._account(p) is not None]
-            self._has_closure = True
-            return
-        peers: list[Tensor] = []
-        for param in sorted(self._params(), key=lambda p: p.numel() == 1):
-            account = None if param.grad is None else self._account(param)
-            if account is not None:
-                self._before(param, account, peers)
+        self._readings, self._closures = {}, 0 if has_closure else None
+        params = self._params() if has_closure else [p for p in self._params() if p.grad is not None]
+        self._thetas = [(p, _copy(p)) for p in params if self._account(p) is not None]
+        if not has_closure:
+            self._read_gradients()
+
+    def closure_ends(self) -> None:
+        """Read the gradients that a closure has just computed: the optimizer is about to read them."""
+        self._closures = (self._closures or 0) + 1
+        if self._closures == 1:
+            self._read_gradients()
 
     def after(self) -> None:
         """Take the deltas that the optimizer made."""
-        for param, theta in self._read:
-            if self._has_closure:
-                self._after_closure(param, theta)
+        for param, theta in self._thetas:
+            if self._closures in (None, 1):
+                self._after(param, theta)
             else:
-                self._moves[id(param)].splits.append(self._splitter.after(param, theta))
-        self._read, self._has_closure = [], False
+                self._after_closures(param, theta)
+        self._thetas, self._readings, self._closures = [], {}, None
 
     def unwatched(self) -> None:
         """Let an unwatched step go by."""
@@ -81,21 +83,30 @@ class Mover:
     def _params(self) -> list[Tensor]:
         return [param for group in self.optimizer.param_groups for param in group["params"]]
 
-    def _after_closure(self, param: Tensor, theta: Tensor) -> None:
+    def _read_gradients(self) -> None:
+        peers: list[Tensor] = []
+        for param, _ in sorted(self._thetas, key=lambda read: read[0].numel() == 1):
+            account = None if param.grad is None else self._account(param)
+            if account is None:
+                continue
+            reading = self._readings[id(param)] = read(account, peers)
+            if reading.scale is not None:
+                peers.append(reading.scale)
+            self._splitter.before(param, reading.contributions(account.sums))
+
+    def _after(self, param: Tensor, theta: Tensor) -> None:
+        reading = self._readings.get(id(param))
+        if reading is not None:
+            move = self._moves.setdefault(id(param), Move(theta, reading))
+            move.splits.append(self._splitter.after(param, theta))
+
+    def _after_closures(self, param: Tensor, theta: Tensor) -> None:
         account = self._account(param)
         if account is None or (account.is_empty and torch.equal(param, theta)):
             return
         move = self._moves.setdefault(id(param), Move(theta, read(account)))
-        move.splits.append(Split(note=_CLOSURE))
-
-    def _before(self, param: Tensor, account: Account, peers: list[Tensor]) -> None:
-        reading = read(account, peers)
-        if reading.scale is not None:
-            peers.append(reading.scale)
-        theta = _copy(param)
-        self._moves.setdefault(id(param), Move(theta, reading))
-        self._splitter.before(param, reading.contributions(account.sums))
-        self._read.append((param, theta))
+        times = f"{self._closures} times" if self._closures else "not once"
+        move.splits.append(Split(note=_CLOSURE.format(times)))
 
 
 def _copy(param: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ flow.recording.last
 from __future__ import annotations
 
 import fnmatch
+import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +36,8 @@ from gradflow.recording import Recording
 from gradflow.storage.stream import Stream
 
 __all__ = ["Recorder", "watch"]
+
+_STEP = Optimizer.profile_hook_step(lambda: None).__code__  # of every step that calls hooks
 
 
 def watch(
@@ -196,15 +200,31 @@ class Recorder:
         return f"Recorder {state} {count} parameters of {self._targets.title}, {len(self._steps)} steps"
 
     def _hook(self, optimizer: Optimizer, position: int) -> Iterator[RemovableHandle]:
-        def before(_optimizer: Optimizer, args: Any, kwargs: Any) -> None:  # whatever step() is given
-            has_closure = any(callable(a) for a in (*args[1:], *kwargs.values()))  # args[0] is the optimizer
-            self._session.optimizer_begins(position, has_closure=has_closure)
+        def before(_optimizer: Optimizer, args: Any, kwargs: Any) -> Any:  # whatever step() is given
+            if _is_nested(optimizer):
+                return None
+            closure = next((a for a in (*args[1:], *kwargs.values()) if callable(a)), None)  # args[0]: itself
+            self._session.optimizer_begins(position, has_closure=closure is not None)
+            return None if closure is None else self._listen(closure, position, args, kwargs)
 
         def after(_optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-            self._session.optimizer_ends(position)
+            if not _is_nested(optimizer):
+                self._session.optimizer_ends(position)
 
         yield optimizer.register_step_pre_hook(before)
         yield optimizer.register_step_post_hook(after)
+
+    def _listen(self, closure: Callable[..., Any], position: int, args: Any, kwargs: Any) -> Any:
+        """Give the arguments of a step with a closure that tells when it has run."""
+
+        @functools.wraps(closure)
+        def told(*given: Any, **named: Any) -> Any:  # whatever the optimizer gives its closure
+            loss = closure(*given, **named)
+            self._session.closure_ends(position)
+            return loss
+
+        swapped = [told if a is closure else a for a in args]
+        return tuple(swapped), {name: told if a is closure else a for name, a in kwargs.items()}
 
     def _refuse_closed(self, where: str) -> None:
         if self._is_closed:
@@ -256,6 +276,15 @@ def _optimizers(optimizer: Optimizer | Sequence[Optimizer] | None, targets: Targ
                 do="pass the optimizer of this model; after model.to(...) or a copy, make the optimizer anew",
             )
     return optimizers
+
+
+def _is_nested(optimizer: Optimizer) -> bool:
+    """Tell whether this step runs inside another of its own: a subclass calls the step of its base."""
+    frame, depth = sys._getframe(1), 0
+    while frame is not None and depth < 2:
+        depth += frame.f_code is _STEP and frame.f_locals.get("self") is optimizer
+        frame = frame.f_back  # type: ignore[assignment]  # None at the bottom of the stack
+    return depth == 2
 
 
 def _keeps(patterns: tuple[str, ...], targets: Targets) -> Callable[[tuple[str, ...]], bool]:

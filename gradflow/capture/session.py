@@ -116,6 +116,11 @@ class Session:
         if self._observer.is_armed:
             self._observer.guarded(partial(self._movers[position].before, has_closure=has_closure))
 
+    def closure_ends(self, position: int) -> None:
+        """The closure given to an optimizer's step has computed its gradients."""
+        if self._observer.is_armed:
+            self._observer.guarded(self._movers[position].closure_ends)
+
     def optimizer_ends(self, position: int) -> None:
         """An optimizer has stepped."""
         mover = self._movers[position]

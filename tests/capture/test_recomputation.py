@@ -1,5 +1,7 @@
 """Forwards run again, and graphs built, inside a backward; optimizers that compute gradients themselves."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -297,3 +299,102 @@ def test_compiled_model_is_watched_as_it_is(backend):
         for name in NAMES:
             found = truth[name][p.fqn.removeprefix("_orig_mod.")].numpy()
             np.testing.assert_allclose(p.contribution(name), found, rtol=1e-5, atol=1e-7)
+
+
+class Twice(torch.optim.SGD):
+    """Runs its closure twice, as line searches do, and leaves the step to SGD."""
+
+    def step(self, closure):
+        closure()
+        return super().step(closure)
+
+
+class Renamed(torch.optim.SGD):
+    """Calls the step of its base, whose hooks fire inside its own."""
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                torch._foreach_mul_(group["params"], 0.99)
+        return loss
+
+
+def test_a_step_inside_a_step_of_the_same_optimizer_is_one_step():
+    net = encoder()
+    torch.optim.SGD(net.parameters(), lr=0.1)  # from now on steps of SGD itself call hooks
+    opt = Renamed(net.parameters(), lr=0.1)
+    with gradflow.watch(net, opt, branches=NAMES, keep="tensors") as flow:
+        for seed in range(2):
+            before = laws.copies(net)
+            opt.zero_grad()
+            loss_of(net, seed).backward()
+            opt.step()
+    assert [len(step) for step in flow.recording] == [len(before)] * 2
+    moved = (net[0].weight - before["0.weight"]).detach().numpy()
+    delta = flow.recording.last["0.weight"].delta
+    np.testing.assert_array_equal(delta.tensor, moved)
+    assert "overrides the step of SGD" in delta.note
+
+
+def run_with_closure(kind, watched, *, by_keyword=False, steps=3):
+    torch.manual_seed(0)
+    net = encoder()
+    opt = kind(net.parameters())
+    losses, before = [], [laws.copies(net)]
+    flow = gradflow.watch(net, opt, branches=NAMES, keep="tensors") if watched else None
+    for seed in range(steps):
+
+        def closure(seed=seed):
+            opt.zero_grad()
+            loss = loss_of(net, seed)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 0.1)
+            return loss
+
+        losses.append(opt.step(closure=closure) if by_keyword else opt.step(closure))
+        before.append(laws.copies(net))
+    if flow is not None:
+        flow.close()
+    return laws.state_of(net, [opt], losses), flow, before
+
+
+KINDS = [
+    partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True),
+    partial(torch.optim.Adam, lr=0.01, weight_decay=0.1),
+]
+
+
+@pytest.mark.parametrize("by_keyword", [False, True], ids=["by place", "by keyword"])
+@pytest.mark.parametrize("kind", KINDS, ids=["SGD", "Adam"])
+def test_a_closure_that_runs_once_is_split_like_any_step(kind, by_keyword):
+    state, flow, before = run_with_closure(kind, True, by_keyword=by_keyword)
+    laws.assert_bitwise_equal(state, run_with_closure(kind, False, by_keyword=by_keyword)[0])
+    assert len(flow.recording) == 3
+    for i, step in enumerate(flow.recording):
+        laws.assert_gradient_conserved(step)
+        laws.assert_delta_conserved(step, before[i], before[i + 1])
+        weight = step["0.weight"]
+        assert set(NAMES) <= set(weight.delta.contributors)
+        assert "unattributed" not in weight.delta.contributors
+        assert 0 < weight.scale < 1  # clipped inside the closure
+
+
+def test_a_closure_that_runs_twice_is_shown_whole():
+    kind = partial(Twice, lr=0.1)
+    state, flow, _ = run_with_closure(kind, True)
+    laws.assert_bitwise_equal(state, run_with_closure(kind, False)[0])
+    for step in flow.recording:
+        assert step["0.weight"].delta.contributors == ("unattributed",)
+        assert "2 times" in step["0.weight"].delta.note
+
+
+def test_what_a_closure_raises_passes_through_and_the_next_step_is_split():
+    net = encoder()
+    opt = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    with gradflow.watch(net, opt, branches=NAMES) as flow:
+        with pytest.raises(ZeroDivisionError):
+            opt.step(lambda: 1 / 0)
+        loss_of(net).backward()
+        opt.step()
+    assert set(flow.recording.last["0.weight"].delta.contributors) == set(NAMES)
