@@ -123,6 +123,7 @@ class Plane:
 
     @state.setter
     def state(self, given: Mapping[str, Any]) -> None:
+        """Be where a state tells of."""
         self._put(states.read(PlaneState, given, WHERE))
 
     def change(self, **changes: Any) -> None:  # values of a PlaneState

@@ -168,6 +168,7 @@ class Sharing:
 
     @state.setter
     def state(self, given: Mapping[str, Any]) -> None:
+        """Be where a state tells of."""
         self._put(states.read(SharingState, given, WHERE))
 
     @property

@@ -106,6 +106,7 @@ class Time:
 
     @state.setter
     def state(self, given: Mapping[str, Any]) -> None:
+        """Be where a state tells of."""
         self._put(states.read(TimeState, given, WHERE))
 
     @property
