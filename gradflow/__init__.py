@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gradflow.render import figures as plot
     from gradflow.render.report import report
     from gradflow.storage import load
+    from gradflow.widgets import playground
 
 __version__ = "0.1.0"
 
@@ -40,13 +41,14 @@ _HOMES = {
     "diagram": "gradflow.diagrams",
     "lessons": "gradflow.lessons",
     "load": "gradflow.storage",
+    "playground": "gradflow.widgets.playground",
     "plot": "gradflow.render.figures",
     "report": "gradflow.render.report",
     "trace": "gradflow.capture.trace",
     "watch": "gradflow.capture.recorder",
     "zoo": "gradflow.zoo",
 }
-_MODULES = ("lessons", "plot", "zoo")
+_MODULES = ("lessons", "playground", "plot", "zoo")
 
 __all__ = [
     "GradflowError",
@@ -59,6 +61,7 @@ __all__ = [
     "diagram",
     "lessons",
     "load",
+    "playground",
     "plot",
     "report",
     "trace",

@@ -7,3 +7,9 @@
 Each computes with real torch and real autograd, through ``gradflow.watch``; its numbers are in a model
 class that knows no widget.
 """
+
+from gradflow.widgets.playground.plane_widget import plane
+from gradflow.widgets.playground.sharing_widget import sharing
+from gradflow.widgets.playground.time_widget import time
+
+__all__ = ["plane", "sharing", "time"]

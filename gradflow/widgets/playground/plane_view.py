@@ -18,6 +18,7 @@ from gradflow.widgets.playground.plane_state import BRANCHES
 __all__ = ["condition", "entries", "headline", "is_dead", "view"]
 
 _ROOMS = (2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 50.0)  # half the side of a plane: the first with room for all
+_ARROWS = {"triplet": 0.4, "contrastive": 0.25, "infonce": 0.8}  # length of an arrow, of that of its gradient
 _ENTRIES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
@@ -32,6 +33,7 @@ def view(plane: Plane) -> dict[str, Any]:
         "inputs": state["points"],
         "embeddings": embeddings,
         "pulls": {b: pull.tolist() for b, pull in outcome.pulls.items()},
+        "arrow_scale": _ARROWS[state["loss"]],
         "radius": outcome.radius,
         "trail": {b: [spots[b] for spots in plane.trail] for b in BRANCHES},
         "rooms": [_room(state["points"].values()), _room(embeddings.values())],
