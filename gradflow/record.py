@@ -22,20 +22,35 @@ from gradflow.metrics import Gram
 
 Kept = TypeVar("Kept")
 
-__all__ = ["RESERVED", "Contributions", "Delta", "Finding", "ParamStep", "TermTable", "Use"]
+__all__ = [
+    "BESIDE_THE_TOTAL",
+    "OTHER_RANKS",
+    "RESERVED",
+    "Contributions",
+    "Delta",
+    "Finding",
+    "ParamStep",
+    "TermTable",
+    "Use",
+]
 
 RESERVED = (
     "unclaimed",
     "shared",
     "rounding",
     "edited",
+    "other ranks",
     "history",
     "decay",
     "unattributed",
 )
 """Names of contributors that are no branch; ``watch`` refuses them as names of branches."""
 
-_BESIDE_THE_TOTAL = ("edited",)  # changes `.grad` after the leaf received its total
+OTHER_RANKS = "other ranks"
+"""Sum of what the leaves of the other processes received, where a gradient is averaged over several."""
+
+BESIDE_THE_TOTAL = ("edited", OTHER_RANKS)
+"""Contributors to what the optimizer reads that the leaf did not receive: they come into ``.grad`` later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +255,7 @@ class Contributions:
 
     def _summing(self) -> list[int]:
         """Rows of the contributors that add up to what the leaf received."""
-        return [i for i, name in enumerate(self.contributors) if name not in _BESIDE_THE_TOTAL]
+        return [i for i, name in enumerate(self.contributors) if name not in BESIDE_THE_TOTAL]
 
     def _row(self, name: str, caller: str) -> int:
         if name in self.absent:

@@ -103,6 +103,20 @@ MUTATIONS = (
         "capture/test_stems.py::test_trunk_that_the_loss_reads_beside_one_branch_is_not_given_to_it",
     ),
     Mutation(
+        "read the mean of DDP only once the ranks have met",
+        "capture/ranks.py",
+        "_DEPTH = 4",
+        "_DEPTH = 0",
+        "distributed/test_ranks.py::test_ddp_contributions_are_local_and_the_mean_is_told_apart",
+    ),
+    Mutation(
+        "know which parameter a leaf of FSDP stands in for",
+        "capture/ranks.py",
+        "return id(leaf) if found is None else found[1]",
+        "return id(leaf)",
+        "distributed/test_ranks.py::test_fsdp_contributions_are_local_and_the_delta_is_that_of_the_shard",
+    ),
+    Mutation(
         "leave a stretch that nobody claimed to nobody",
         "capture/labels.py",
         "if mark.is_unplaced:",

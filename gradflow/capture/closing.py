@@ -17,8 +17,9 @@ from gradflow.capture.ledger import Account
 from gradflow.capture.movement import Move
 from gradflow.capture.reading import read
 from gradflow.capture.reduce import Harvest, gram, norm
-from gradflow.record import RESERVED, Delta, ParamStep, TermTable, Use
+from gradflow.record import OTHER_RANKS, RESERVED, Delta, ParamStep, TermTable, Use
 from gradflow.updates.splitter import Split
+from gradflow.updates.working import held, is_sharded
 
 __all__ = ["Entry", "close"]
 
@@ -53,6 +54,9 @@ class _Draft:
         self._rows = dict(account.sums)
         if reading.edited is not None and move is not None:
             self._rows["edited"] = reading.edited
+        if reading.others is not None:
+            self._rows[OTHER_RANKS] = reading.others
+        self._rows = {name: row for name, row in self._rows.items() if row.shape == account.param.shape}
         self._order = _in_order(self._rows, branches)
         size = len(self._order)
         self._gram = harvest.add(gram([self._rows[n] for n in self._order]), (size, size))
@@ -107,7 +111,7 @@ class _TermDraft:
         rest = {name: _rest(whole, account, name) for name, whole in account.sums.items()}
         self._rows = tuple(name for name in contributors if name in account.sums)
         self._terms = (*terms, "unclaimed")
-        blank = torch.zeros_like(account.param)
+        blank = torch.zeros_like(next(iter(account.cells.values())))
         cells = [
             account.cells.get((row, term), blank) if term in terms else rest[row]
             for row in self._rows
@@ -131,8 +135,10 @@ class _DeltaDraft:
     """One parameter's delta while its numbers are still on the device."""
 
     def __init__(self, param: Tensor, move: Move, branches: Sequence[str], harvest: Harvest) -> None:
-        self._moved = param.detach() - move.theta_before
+        self._moved = held(param.detach()) - move.theta_before
         self._notes = [split.note for split in move.splits if split.note]
+        if is_sharded(param):
+            self._notes.append(f"of this rank's shard, {self._moved.numel()} of {param.numel()} elements")
         self._rules = [split.rule for split in move.splits if split.rule]
         self._parts = _add_up(move.splits, self._moved)
         self._order = _in_order(self._parts, branches)

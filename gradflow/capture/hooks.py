@@ -23,6 +23,9 @@ class Watching(Protocol):
 
     planter: Planter
 
+    def begins(self, path: str, module: nn.Module) -> None:
+        """The forward of a module is about to begin."""
+
     def received(self, key: int, total: Tensor) -> None:
         """The engine has summed everything that arrives at a leaf in this backward."""
 
@@ -65,6 +68,7 @@ class EnterHook(_Hook):
     def __call__(self, module: nn.Module, args: object, kwargs: object) -> None:
         """Called by torch before the module's forward."""
         if not torch.compiler.is_compiling():
+            self._observer.begins(self._path, module)
             self._observer.planter.enter(self._path, module, (args, kwargs))
 
 

@@ -23,8 +23,9 @@ from torch import Tensor
 from gradflow.capture.marking import Edge
 from gradflow.capture.reduce import norm
 from gradflow.capture.stems import SHARED
+from gradflow.updates.working import held, is_sharded
 
-__all__ = ["Account", "Arrival", "Backward", "Part", "fold", "probe", "stamp"]
+__all__ = ["Account", "Arrival", "Backward", "Part", "fold", "is_zero", "probe", "stamp"]
 
 _PENDING = 8  # backwards that never accumulated (``autograd.grad``) are dropped beyond so many
 _PROBED = 256
@@ -112,12 +113,17 @@ class Account:
         return self.grad_stamp is None
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether ``.grad`` is yet to be filled by somebody else than the engine."""
+        return False
+
+    @property
     def is_cleared(self) -> bool:
         """Whether ``.grad`` was cleared since the last backward, so that no step will read it."""
-        if self.is_empty:
+        if self.is_empty or self.is_awaited:
             return False
         grad = self.param.grad
-        return grad is None or (stamp(grad) != self.grad_stamp and _is_zero(grad))
+        return grad is None or self._was_zeroed(grad)
 
     def arrive(self, task: int, edge: Edge, gradient: Tensor) -> None:
         """Take in what one use brings."""
@@ -164,10 +170,17 @@ class Account:
         self._total(backward, backward.total)
         self.grad_stamp = stamp(self.param.grad) if self.param.grad is not None else (0, -1)
 
+    def parts(self) -> dict[str, Tensor]:
+        """Give the contributions in the form that the optimizer moves."""
+        return self.sums
+
     def clear(self) -> None:
         """Forget the step."""
         self.sums, self.owned, self.uses, self.residuals, self.cells = {}, set(), [], [], {}
         self.total, self.probe, self.grad_stamp = None, None, None
+
+    def _was_zeroed(self, grad: Tensor) -> bool:
+        return stamp(grad) != self.grad_stamp and is_zero(grad)
 
     def _backward(self, task: int) -> Backward:
         backward = self.pending.get(task)
@@ -224,9 +237,9 @@ class Account:
         if self.is_empty:
             return
         grad = self.param.grad
-        if self.is_cleared or grad is None:
+        if self.is_cleared:
             self.clear()
-        elif stamp(grad) != self.grad_stamp and self.total is None:
+        elif self.total is None and grad is not None and stamp(grad) != self.grad_stamp:
             self.total = fold(list(self.sums.values()))
 
 
@@ -240,6 +253,9 @@ def stamp(tensor: Tensor) -> tuple[int, int]:
     """Identify the contents of a dense tensor without reading them: its storage and its version."""
     if tensor.is_sparse:
         return id(tensor), tensor._version
+    if is_sharded(tensor):  # what changes a shard is counted by itself, or by what holds it
+        shard = held(tensor)
+        return shard.data_ptr(), shard._version + tensor._version
     return tensor.data_ptr(), tensor._version
 
 
@@ -282,7 +298,7 @@ def _dense_values(tensor: Tensor) -> Tensor:
     return values if values.numel() else values.new_zeros(1)
 
 
-def _is_zero(grad: Tensor) -> bool:
+def is_zero(grad: Tensor) -> bool:
     """Tell whether a gradient was zeroed in place; asks only the host's own memory."""
     if grad.device.type != "cpu":
         return False

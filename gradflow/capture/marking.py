@@ -46,6 +46,9 @@ class Sink(Protocol):
     def knows(self, leaf: Tensor) -> bool:
         """Tell whether a leaf is watched."""
 
+    def key(self, leaf: Tensor) -> int:
+        """Give the key of the watched parameter that a leaf is, or stands in for."""
+
     def window(self) -> Window:
         """Give the window that a call beginning now belongs to."""
 
@@ -109,7 +112,7 @@ class Marker:
                 continue
             if is_leaf_node(child):
                 if self._sink.knows(leaf_of(child)):
-                    edges.append(Edge(mark, node.name(), slot, id(leaf_of(child))))
+                    edges.append(Edge(mark, node.name(), slot, self._sink.key(leaf_of(child))))
             else:
                 self._cross(child, mark, inputs)
                 stem = self._stem(child, mark)

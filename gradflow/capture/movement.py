@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from gradflow.capture.ledger import Account
 from gradflow.capture.reading import Reading, read
 from gradflow.updates.splitter import DeltaSplitter, Split
+from gradflow.updates.working import held
 
 __all__ = ["Move", "Mover"]
 
@@ -23,7 +24,7 @@ class Move:
     """How one parameter moved in the open step.
 
     Attributes:
-        theta_before: Its value before the first optimizer moved it.
+        theta_before: Its value before the first optimizer moved it; of a sharded one, what this rank holds.
         reading: Its gradient as the first optimizer read it.
         splits: The parts of the delta; one for each optimizer that moved it.
     """
@@ -92,7 +93,7 @@ class Mover:
             reading = self._readings[id(param)] = read(account, peers)
             if reading.scale is not None:
                 peers.append(reading.scale)
-            self._splitter.before(param, reading.contributions(account.sums))
+            self._splitter.before(param, reading.contributions(account.parts()))
 
     def _after(self, param: Tensor, theta: Tensor) -> None:
         reading = self._readings.get(id(param))
@@ -102,7 +103,7 @@ class Mover:
 
     def _after_closures(self, param: Tensor, theta: Tensor) -> None:
         account = self._account(param)
-        if account is None or (account.is_empty and torch.equal(param, theta)):
+        if account is None or (account.is_empty and torch.equal(held(param), theta)):
             return
         move = self._moves.setdefault(id(param), Move(theta, read(account)))
         times = f"{self._closures} times" if self._closures else "not once"
@@ -110,4 +111,4 @@ class Mover:
 
 
 def _copy(param: Tensor) -> Tensor:
-    return param.detach().clone(memory_format=torch.preserve_format)
+    return held(param.detach()).clone(memory_format=torch.preserve_format)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
@@ -23,9 +23,11 @@ from gradflow.capture.labels import Labeller
 from gradflow.capture.ledger import Account, Part
 from gradflow.capture.marking import Edge
 from gradflow.capture.planting import Planter
+from gradflow.capture.ranks import Ranks, are_there
 from gradflow.capture.stems import INNER, SHARED, UNCLAIMED, Crossing, Stem, send_through
 from gradflow.capture.targets import Targets
 from gradflow.record import RESERVED, Finding
+from gradflow.updates.working import is_sharded
 
 __all__ = ["Observer"]
 
@@ -69,6 +71,7 @@ class Observer:
         self.is_complete = True
         self.by_reader: set[int] = set()  # parameters used outside any branch, for one that reads the result
         self.passes = [0, 0]  # extra passes through stems in this step, and through how many nodes
+        self.ranks = Ranks(targets, self.account, self.guarded) if are_there() else None
         self.planter = Planter(f"gradflow:{next(_numbers)}", self, named, splits_trunks=splits_trunks)
         self._names = names
         self._keeps = keeps
@@ -98,14 +101,13 @@ class Observer:
         """Put hooks on every module and every watched parameter."""
         if self.is_armed:
             return
-        self.targets.look()
+        self._look()
         for path, module in self.targets.modules():
             before, after = EnterHook(self, path), LeaveHook(self)
             self._handles += [
                 module.register_forward_pre_hook(before, with_kwargs=True),
                 module.register_forward_hook(after, always_call=True),
             ]
-        self._hook_leaves()
 
     def disarm(self) -> None:
         """Take every hook off again; what nodes of living graphs still call does nothing any more."""
@@ -153,16 +155,24 @@ class Observer:
 
     def knows(self, leaf: Tensor) -> bool:
         """Tell whether a leaf is watched; new parameters of the model are taken in when first used."""
-        if id(leaf) in self.targets.params:
+        if self.key(leaf) in self.targets.params:
             return True
         if id(leaf) in self._strangers:
             return False
-        self.targets.look()
-        self._hook_leaves()
+        self._look()
         if id(leaf) in self.targets.params:
             return True
         self._strangers.add(id(leaf))
         return False
+
+    def key(self, leaf: Tensor) -> int:
+        """Give the key of the watched parameter that a leaf is, or stands in for."""
+        return id(leaf) if self.ranks is None else self.ranks.key(leaf)
+
+    def begins(self, path: str, module: nn.Module) -> None:
+        """The forward of a module is about to begin: see what the other processes have to do with it."""
+        if self.ranks is not None and torch.is_grad_enabled():
+            self.guarded(self._meet_leaves, path, module)
 
     def window(self) -> Window:
         """Give the window of calls that begins after each accumulating backward."""
@@ -227,7 +237,8 @@ class Observer:
         account = self.accounts.get(key)
         if account is None and key in self.targets.params:
             keep = self._keeps(self.targets.names[key])
-            account = self.accounts[key] = Account(self.targets.params[key], keep)
+            account = None if self.ranks is None else self.ranks.account(key, keep=keep)
+            account = self.accounts[key] = account or Account(self.targets.params[key], keep)
         return account
 
     def settle(self, param: Tensor) -> None:
@@ -323,14 +334,19 @@ class Observer:
     def _commit(self, key: int) -> None:
         account = self.account(key)
         if account is not None:
-            account.commit(torch._C._current_graph_task_id(), self._label)
+            task = torch._C._current_graph_task_id()
+            account.commit(task, self._label)
             self._window_is_over = True
+            if self.ranks is not None:
+                self.ranks.expect(task)
 
     def _in_backward(self) -> int:
         task = torch._C._current_graph_task_id()
         if task != self._task:
             self._task = task
             self.on_backward(task)
+            if self.ranks is not None:
+                self.ranks.backward_begins()
         return task
 
     def _label(self, edge: Edge) -> str:
@@ -338,10 +354,23 @@ class Observer:
             self.by_reader.add(edge.param)
         return self.labeller.of_mark(edge.mark)
 
-    def _hook_leaves(self) -> None:
+    def _look(self) -> None:
+        """Take in the parameters as the model has them now."""
+        self.targets.look()
+        if self.ranks is not None:
+            self.ranks.look()
         for key, param in self.targets.params.items():
-            if key not in self._leaf_handles:
-                self._leaf_handles[key] = [
-                    param.register_hook(LeafHook(self, key)),
-                    param.register_post_accumulate_grad_hook(AccumulatedHook(self, key)),
-                ]
+            if key not in self._leaf_handles and not is_sharded(param):
+                self._leaf_handles[key] = self._hook_leaf(key, param)
+
+    def _meet_leaves(self, path: str, module: nn.Module) -> None:
+        """Hook the unsharded parameters that show when a module's forward begins."""
+        for key, leaf in () if self.ranks is None else self.ranks.enter(path, module):
+            if id(leaf) not in self._leaf_handles:
+                self._leaf_handles[id(leaf)] = self._hook_leaf(key, leaf)
+
+    def _hook_leaf(self, key: int, leaf: Tensor) -> list[RemovableHandle]:
+        return [
+            leaf.register_hook(LeafHook(self, key)),
+            leaf.register_post_accumulate_grad_hook(AccumulatedHook(self, key)),
+        ]

@@ -2,7 +2,8 @@
 
 Between backward and step, ``.grad`` may be clipped or unscaled (a factor, which scales every
 contribution alike) or changed in any other way (the contributor ``edited``: what it holds beyond
-what the leaf received).
+what the leaf received). Where it is averaged over several processes, the factor and ``other ranks``
+make it whole.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradflow.capture.averaged import AveragedAccount
 from gradflow.capture.ledger import Account, fold, probe, stamp
 from gradflow.capture.reduce import norm
+from gradflow.record import OTHER_RANKS
 
 __all__ = ["Reading", "read"]
 
@@ -29,15 +32,18 @@ class Reading:
         total_norm: Norm of what the leaf received in this step, on the device; None if nothing.
         scale: What the optimizer reads as a multiple of it, on the device; None for 1.
         edited: What ``.grad`` holds beyond it; None if nothing.
+        others: What the other ranks brought, to be scaled like a contribution; None without any.
     """
 
     total_norm: Tensor | None
     scale: Tensor | None = None
     edited: Tensor | None = None
+    others: Tensor | None = None
 
     def contributions(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
         """Give each contribution as it is read; they sum to ``.grad``."""
         scale = self.scale
+        sums = sums if self.others is None else {**sums, OTHER_RANKS: self.others}
         parts = dict(sums) if scale is None else {name: g * scale.to(g.dtype) for name, g in sums.items()}
         if self.edited is not None:
             parts["edited"] = self.edited
@@ -52,6 +58,12 @@ def read(account: Account, peers: Sequence[Tensor] = ()) -> Reading:
         peers: Factors found for other parameters of the step. A single number is always a multiple of
             another one, so that a scalar parameter counts as scaled only if others are by the same factor.
     """
+    if isinstance(account, AveragedAccount) and account.is_averaged:
+        return _read_averaged(account)
+    return _read_own(account, peers)
+
+
+def _read_own(account: Account, peers: Sequence[Tensor]) -> Reading:
     grad = account.param.grad
     total = _received(account)
     if total is None:
@@ -65,6 +77,28 @@ def read(account: Account, peers: Sequence[Tensor] = ()) -> Reading:
     if grad.device.type == "cpu" and torch.equal(grad, total):
         return Reading(norm(total))
     return _read_changed(account, grad.detach(), total, peers)
+
+
+def _read_averaged(account: AveragedAccount) -> Reading:
+    """Compare ``.grad`` with the mean that it was when the backward was over: the same, scaled or edited."""
+    grad, own = account.grad, account.total
+    received = None if own is None else norm(own)
+    if grad is None:
+        return Reading(received)
+    grad = grad.detach()
+    share = torch.full((1,), 1.0 / account.divisor, dtype=torch.float64, device=grad.device)
+    mean = account.seen
+    assert mean is not None, "asked before the ranks have met"
+    if grad.device.type == "cpu" and torch.equal(grad, mean):
+        return Reading(received, share, account.stale, account.others)
+    factor, is_multiple = _ratio(_real(probe(grad)), _real(probe(mean)))
+    is_scaled = is_multiple & (norm(grad - mean * factor.to(mean.dtype)) <= _ROUNDING * norm(grad))
+    factor = torch.where(is_scaled, factor, 1.0)
+    rest = grad - mean * factor.to(mean.dtype)
+    edited = torch.where(is_scaled, 0.0, rest).to(grad.dtype)
+    if account.stale is not None:
+        edited = edited + account.stale * factor.to(mean.dtype)
+    return Reading(received, share * factor, edited, account.others)
 
 
 def _received(account: Account) -> Tensor | None:

@@ -186,6 +186,7 @@ class Session:
                 skipped=is_skipped,
                 reports=(
                     *observer.reports,
+                    *(() if observer.ranks is None else observer.ranks.reports()),
                     *_misfit(observer.misfit),
                     *_passes(*observer.passes),
                     *_by_reader(len(observer.by_reader), len(parameters)),

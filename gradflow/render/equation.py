@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import FigureBase
 from numpy.typing import NDArray
 
-from gradflow.record import Delta, ParamStep
+from gradflow.record import BESIDE_THE_TOTAL, Delta, ParamStep
 from gradflow.recording import Step
 from gradflow.render.heatmaps import Panel, Sheet, numbered, power_of_ten, size_of
 from gradflow.render.picture import new_figure, tell
@@ -70,7 +70,7 @@ def equation(step: Step, fqn: str, *, fig: FigureBase | None = None, theme: str 
 
 def _panels(p: ParamStep, branches: Sequence[str], shown: View) -> list[Panel]:
     """The terms of the equation, in order."""
-    summing = [name for name in p.contributors if name != "edited"]
+    summing = [name for name in p.contributors if name not in BESIDE_THE_TOTAL]
     cells = {name: shown.of(p.contribution(name)) for name in p.contributors}
     total = shown.of(p.total)
     limit = _limit([*cells.values(), total])
@@ -85,9 +85,10 @@ def _panels(p: ParamStep, branches: Sequence[str], shown: View) -> list[Panel]:
             said = _norm_words(p.norms[name])
             found.append(Panel(sign, name, said, cells[name], limit, look))
     found.append(Panel("=", "Σ  sum", f"‖Σ‖ = {number(p.total_norm)}", total, limit))
-    if "edited" in cells:
-        said = _norm_words(p.norms["edited"])
-        found.append(Panel("+", "edited", said, cells["edited"], limit, style("edited", branches)))
+    for name in BESIDE_THE_TOTAL:
+        if name in cells:
+            said = _norm_words(p.norms[name])
+            found.append(Panel("+", name, said, cells[name], limit, style(name, branches)))
     return [replace(panel, kernel=shown.kernel) for panel in (*found, *_delta_panel(p, shown))]
 
 

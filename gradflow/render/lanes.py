@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyArrow, FancyBboxPatch, Rectangle
 
 from gradflow import findings
-from gradflow.record import Contributions, Delta
+from gradflow.record import BESIDE_THE_TOTAL, Contributions, Delta
 from gradflow.recording import Step
 from gradflow.render.rows import Row
 from gradflow.render.story import ACCOUNTING, share_words
@@ -44,7 +44,9 @@ class Lane:
 
 
 def _lanes(step: Step, shown: Sequence[Row]) -> list[Lane]:
-    seen = dict.fromkeys(name for row in shown for name in row.data.contributors if name != "edited")
+    seen = dict.fromkeys(
+        name for row in shown for name in row.data.contributors if name not in BESIDE_THE_TOTAL
+    )
     others = [n for n in seen if n not in step.branches and any(row.data.norms.get(n) for row in shown)]
     found = []
     for name in (*step.branches, *others):

@@ -62,6 +62,7 @@ _RESERVED_LOOK = {  # colour, hatch, marker: greys that stand out on white and o
     "shared": ("#767676", "xxx", "h"),
     "rounding": ("#A6A6A6", "...", "."),
     "edited": ("#8C8C8C", "\\\\\\", "*"),
+    "other ranks": ("#828282", "ooo", "d"),
     "history": ("#9A9A9A", "---", "<"),
     "decay": ("#7A7A7A", "|||", ">"),
     "unattributed": ("#969696", "+++", "8"),

@@ -50,7 +50,7 @@ def adadelta(step: Stepped) -> Frozen:
     return Frozen(gradient=-step.option("lr") * factor, penalty=step.option("weight_decay"))
 
 
-@register(torch.optim.Adafactor)
+@register(torch.optim.Adafactor, by_element=False)
 def adafactor(step: Stepped) -> Frozen:
     """Write down ``theta -= alpha g / sqrt(V) / max(1, RMS(g / sqrt(V)) / d)``: both scales are frozen."""
     lr, theta, gradient = step.option("lr"), step.theta, step.gradient()

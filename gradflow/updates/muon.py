@@ -23,7 +23,7 @@ __all__ = ["muon"]
 _NOTE = "Muon iterates in bfloat16: what that rounds away is shown as rounding"
 
 
-@register(torch.optim.Muon, momentum="momentum_buffer")
+@register(torch.optim.Muon, momentum="momentum_buffer", by_element=False)
 def muon(step: Stepped) -> Frozen | str:
     """Write down ``theta = (1 - lr decay) theta - adjusted lr * orthogonalized momentum``."""
     mu, buffer, nesterov = step.option("momentum"), step.state["momentum_buffer"], step.group["nesterov"]

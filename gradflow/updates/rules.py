@@ -30,12 +30,14 @@ class Rule:
         momentum: Name of the state entry that holds the momentum; empty when there is none.
         before: Names of the state entries to copy before the step, because the step uses their old
             values and overwrites them.
+        by_element: Whether each element moves by itself, so that a shard can be split alone.
     """
 
     name: str
     freeze: Freeze
     momentum: str = ""
     before: tuple[str, ...] = ()
+    by_element: bool = True
 
 
 _RULES: dict[type[Optimizer], Rule] = {}  # filled by `register` alone
@@ -49,7 +51,7 @@ _DEFINES_THE_STEP = ("step", "_init_group")
 
 
 def register(
-    optimizer: type[Optimizer], *, momentum: str = "", before: tuple[str, ...] = ()
+    optimizer: type[Optimizer], *, momentum: str = "", before: tuple[str, ...] = (), by_element: bool = True
 ) -> Callable[[Freeze], Freeze]:
     """Register the decorated function as the rule of an optimizer class.
 
@@ -58,6 +60,7 @@ def register(
         momentum: Name of the state entry that holds the momentum, such as ``"exp_avg"``; empty when
             the optimizer has none.
         before: Names of state entries to copy before each step.
+        by_element: False if what moves one element depends on others (rows, columns, the whole matrix).
 
     Returns:
         A decorator that gives the function back unchanged. The function may return a sentence instead of a
@@ -78,7 +81,7 @@ def register(
     """
 
     def keep(freeze: Freeze) -> Freeze:
-        _RULES[optimizer] = Rule(optimizer.__name__, freeze, momentum, tuple(before))
+        _RULES[optimizer] = Rule(optimizer.__name__, freeze, momentum, tuple(before), by_element)
         return freeze
 
     return keep

@@ -20,7 +20,7 @@ from gradflow.errors import InvalidArgumentError
 from gradflow.updates.frozen import Factor, Frozen, Stepped, is_zero
 from gradflow.updates.memory import HISTORY, Memory
 from gradflow.updates.rules import Rule, rule_of, why_whole
-from gradflow.updates.working import HALF, apart, as_read, is_sharded, restored, scalar, working
+from gradflow.updates.working import HALF, apart, as_read, held, is_sharded, restored, scalar, working
 
 __all__ = ["DECAY", "ROUNDING", "DeltaSplitter", "Split"]
 
@@ -36,7 +36,8 @@ class Split:
 
     Attributes:
         parts: One tensor per contributor, dense, of the parameter's shape and dtype (float32 for a
-            half-precision one); they sum to the delta. Empty when the delta is shown whole.
+            half-precision one); they sum to the delta. Of a sharded parameter, what this process holds.
+            Empty when the delta is shown whole.
         rule: Name of the rule, such as ``"Adam"``; empty when the delta is shown whole.
         note: Why it is shown whole, or what the reader should know.
     """
@@ -96,7 +97,8 @@ class DeltaSplitter:
         Args:
             param: A parameter of the optimizer, with a gradient.
             contributions: What each contributor brought, as the optimizer will read it; they sum to
-                ``param.grad``. Dense or sparse. Kept by reference until :meth:`after`, never modified.
+                ``param.grad``, or to what this process holds of it. Dense or sparse.
+                Kept by reference until :meth:`after`, never modified.
                 Where ``GradScaler`` leaves the unscaling to a fused optimizer (``grad_scale``), both
                 ``param.grad`` and the contributions still carry the scale: it is divided out here.
 
@@ -105,7 +107,7 @@ class DeltaSplitter:
         """
         interrupted = self._pending.pop(param, None) is not None
         rule, gradient = self._rule, param.grad
-        if rule is None or gradient is None or is_sharded(param):
+        if rule is None or gradient is None or (is_sharded(param) and not rule.by_element):
             return
         _refuse_our_names(contributions)
         state: Mapping[str, Any] = self._optimizer.state.get(param, {})
@@ -133,7 +135,7 @@ class DeltaSplitter:
         pending, group = self._pending.pop(param, None), self._group(param)
         if self._rule is None:
             return Split(note=why_whole(self._optimizer))
-        reason = _why_not(param, pending)
+        reason = _why_not(param, pending, self._rule)
         if pending is None or group is None or reason:
             return self._whole(param, reason)
         frozen = self._rule.freeze(self._read(param, theta_before, pending))
@@ -166,7 +168,7 @@ class DeltaSplitter:
             before=pending.copies,
             theta=working(theta_before),
             fresh=pending.fresh,
-            raw=pending.gradient,
+            raw=held(pending.gradient),
             scale=pending.scale,
         )
 
@@ -185,7 +187,8 @@ class DeltaSplitter:
         parts = _linear(frozen, gradients, buffers, theta)
         if skipped is not None:
             parts = {n: torch.where(skipped, torch.zeros_like(p), p) for n, p in parts.items()}
-        if frozen.rounds or param.dtype in HALF:
+        is_half = any(g.dtype in HALF for g in (param, *pending.contributions.values()))
+        if frozen.rounds or is_half:
             rest = working(param.detach()) - theta - sum(parts.values())
             parts[ROUNDING] = parts[ROUNDING] + rest if ROUNDING in parts else rest
         return parts
@@ -224,15 +227,15 @@ class DeltaSplitter:
         return self._groups.get(param)
 
 
-def _why_not(param: Tensor, pending: _Pending | None) -> str:
+def _why_not(param: Tensor, pending: _Pending | None, rule: Rule) -> str:
     """Say why this one step cannot be split; empty when it can."""
-    if is_sharded(param):
-        return "the parameter is sharded, and its parts would have to be summed over ranks first"
+    if is_sharded(param) and not rule.by_element:
+        return f"the parameter is sharded, and {rule.name} moves each element by what it knows of the others"
     if pending is None:
         return "the optimizer had no gradient for it before this step"
     if param.grad is not None and param.grad is not pending.gradient:
         return "step(closure) computed another gradient inside the step"
-    if any(g.shape != param.shape for g in pending.contributions.values()):
+    if any(g.shape != held(param).shape for g in pending.contributions.values()):
         return "a contribution has another shape than the parameter"
     return ""
 

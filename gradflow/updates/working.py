@@ -9,6 +9,7 @@ __all__ = [
     "HALF",
     "apart",
     "as_read",
+    "held",
     "is_sharded",
     "named_entries",
     "precise",
@@ -21,7 +22,11 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def working(tensor: Tensor) -> Tensor:
-    """Give a tensor dense, real (a last dimension of 2 for complex) and not in half precision."""
+    """Give a tensor dense, real (a last dimension of 2 for complex) and not in half precision.
+
+    Of a sharded one, what this process holds.
+    """
+    tensor = held(tensor)
     if tensor.is_sparse:
         tensor = tensor.to_dense()
     if tensor.is_complex():
@@ -72,6 +77,12 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "to_local")
 
 
+def held(tensor: Tensor) -> Tensor:
+    """Give what this process holds of a tensor: all of it, or its shard of a DTensor."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
 def _storage(tensor: Tensor) -> int:
+    tensor = held(tensor)
     values = tensor._values() if tensor.is_sparse else tensor
     return values.untyped_storage().data_ptr()

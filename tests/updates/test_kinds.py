@@ -209,28 +209,46 @@ def test_contributions_of_another_shape_are_not_split():
     assert "shape" in split.note
 
 
-def test_a_sharded_parameter_is_shown_whole(tmp_path):
+@pytest.fixture
+def mesh(tmp_path):
     from torch import distributed
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import distribute_tensor
 
     store = distributed.FileStore(str(tmp_path / "store"), 1)
     distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        mesh = init_device_mesh("cpu", (1,))
-        param = torch.nn.Parameter(distribute_tensor(torch.ones(4, 3), mesh))
-        optimizer = torch.optim.Adam([param], lr=0.1)
-        splitter = DeltaSplitter(optimizer)
-        for _ in range(2):
-            param.grad = distribute_tensor(torch.ones(4, 3), mesh)
-            with torch.no_grad():
-                splitter.before(param, {"a": torch.ones(4, 3)})
-                optimizer.step()
-                split = splitter.after(param, param.detach())
+    yield init_device_mesh("cpu", (1,))
+    distributed.destroy_process_group()
+
+
+def sharded_steps(mesh, optimizer):
+    """Splits of two steps of a parameter that is a DTensor, and what was measured of it."""
+    from torch.distributed.tensor import distribute_tensor
+
+    param = torch.nn.Parameter(distribute_tensor(torch.ones(4, 3), mesh))
+    optimizer = optimizer([param], lr=0.1)
+    splitter = DeltaSplitter(optimizer)
+    for _ in range(2):
+        gradient = torch.arange(12.0).reshape(4, 3)
+        param.grad = distribute_tensor(gradient, mesh)
+        theta = param.detach().to_local().clone()
+        with torch.no_grad():
+            splitter.before(param, {"a": gradient * 0.25, "b": gradient * 0.75})
+            optimizer.step()
+            yield splitter.after(param, theta), param.detach().to_local() - theta
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop])
+def test_a_sharded_parameter_is_split_as_far_as_this_process_holds_it(mesh, optimizer):
+    for split, moved in sharded_steps(mesh, optimizer):
+        assert split.rule == optimizer.__name__
+        torch.testing.assert_close(sum(split.parts.values()), moved, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(split.parts["b"], 3 * split.parts["a"])
+
+
+def test_a_sharded_parameter_that_moves_as_a_matrix_is_shown_whole(mesh):
+    for split, _ in sharded_steps(mesh, torch.optim.Muon):
         assert (split.parts, split.rule) == ({}, "")
         assert "sharded" in split.note
-    finally:
-        distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize(("optimizer", "options"), SPARSE)
