@@ -155,6 +155,16 @@ class Recording(Sequence[Step]):
         known = getattr(self._steps, "branches", None)
         return _union(step.branches for step in self) if known is None else tuple(known)
 
+    def findings(self, last: int | None = 100) -> Findings:
+        """Give what is wrong or worth seeing over the newest steps, in words, warnings first.
+
+        Args:
+            last: How many steps are looked at; None for all.
+        """
+        from gradflow import findings
+
+        return findings.of_recording(self, last)
+
     def save(self, path: str | Path) -> Path:
         """Write the recording to one file that ``gradflow.load`` opens again."""
         from gradflow import storage

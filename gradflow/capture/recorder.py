@@ -26,6 +26,7 @@ from gradflow.capture.observer import Observer
 from gradflow.capture.options import Options, read_options
 from gradflow.capture.session import Memory, Session
 from gradflow.capture.targets import Targets, match, read_branches
+from gradflow.checks.watching import Inspector
 from gradflow.errors import (
     AlreadyWatchedError,
     ClosedRecorderError,
@@ -119,7 +120,9 @@ class Recorder:
         optimizers = _optimizers(optimizer, self._targets)
         self._observer, self._is_closed = observer, False
         self._steps = Memory(options.last) if options.to is None else Stream(options.to)
-        self._session = Session(observer, optimizers, self._steps, options.every)
+        inspector = Inspector(self._targets.roots, optimizers)
+        observer.guarded(inspector.begin)
+        self._session = Session(observer, optimizers, self._steps, options.every, inspector.look)
         self._handles = [handle for i, o in enumerate(optimizers) for handle in self._hook(o, i)]
 
     @property

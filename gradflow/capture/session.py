@@ -7,7 +7,7 @@ backward in between is one step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -85,13 +85,22 @@ class Session:
         optimizers: The watched optimizers.
         shelf: Where closed steps go.
         every: Watch each so-many-th step.
+        inspect: Gives what there is to tell of the model itself as a step is closed.
     """
 
-    def __init__(self, observer: Observer, optimizers: Sequence[Optimizer], shelf: Shelf, every: int) -> None:
+    def __init__(
+        self,
+        observer: Observer,
+        optimizers: Sequence[Optimizer],
+        shelf: Shelf,
+        every: int,
+        inspect: Callable[[], tuple[Finding, ...]] = tuple,
+    ) -> None:
         self.shelf = shelf
         self.is_paused = False
         self._observer = observer
         self._every = every
+        self._inspect = inspect
         self._moves: dict[int, Move] = {}
         self._movers = [Mover(o, self._account, self._moves) for o in optimizers]
         self._stepped: set[int] = set()
@@ -187,6 +196,7 @@ class Session:
                 reports=(
                     *observer.reports,
                     *(() if observer.ranks is None else observer.ranks.reports()),
+                    *self._inspect(),
                     *_misfit(observer.misfit),
                     *_passes(*observer.passes),
                     *_by_reader(len(observer.by_reader), len(parameters)),
@@ -211,7 +221,7 @@ def _numbers(scalars: dict[str, float | Tensor]) -> dict[str, float]:
 def _misfit(text: str) -> tuple[Finding, ...]:
     if not text:
         return ()
-    return (Finding("warning", "branches-misfit", text, _USE_BRANCH),)
+    return (Finding("warning", "branches-misfit", f"{text}.", _USE_BRANCH),)
 
 
 def _passes(passes: int, nodes: int) -> tuple[Finding, ...]:

@@ -13,19 +13,25 @@ from gradflow.checks.subject import Subject
 from gradflow.findings.words import some
 from gradflow.record import Finding
 
-__all__ = ["findings"]
+__all__ = ["findings", "modes"]
 
 _HAS_BIAS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPARENT = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.Identity)  # the maximum moves with the bias
 
 
 def findings(subject: Subject) -> Iterator[Finding]:
     """Tell of layers that one should know of before reading a path's gradient."""
-    yield from _evaluating(subject)
-    yield from _frozen_norms(subject)
+    yield from modes(subject)
     yield from _moving_norms(subject)
     yield from _useless_biases(subject)
     yield from _fused(subject)
     yield from _compiled(subject)
+
+
+def modes(subject: Subject) -> Iterator[Finding]:
+    """Tell of a model, or of batch-norms in it, in eval mode."""
+    yield from _evaluating(subject)
+    yield from _frozen_norms(subject)
 
 
 def _norms(subject: Subject) -> Iterator[tuple[str, _BatchNorm]]:
@@ -82,11 +88,11 @@ def _trains(module: nn.Module) -> bool:
 
 
 def _useless_biases(subject: Subject) -> Iterator[Finding]:
-    """Biases of layers right before a batch-norm of as many channels, by the order in which they are kept."""
+    """Biases of layers before a batch-norm of as many channels, by the order in which they are kept."""
     found = [
         f"{path}.{name}.bias".lstrip(".")
         for path, module in subject.modules()
-        for (name, layer), (_, norm) in pairwise(module.named_children())
+        for (name, layer), (_, norm) in pairwise(_in_order(module))
         if isinstance(layer, _HAS_BIAS) and layer.bias is not None and layer.bias.requires_grad
         if isinstance(norm, _BatchNorm) and norm.num_features == len(layer.bias)
         if norm.training or norm.running_mean is None
@@ -99,6 +105,11 @@ def _useless_biases(subject: Subject) -> Iterator[Finding]:
             "Their true gradient is 0, and what arrives is rounding.",
             "bias=False saves them; their angles and conflicts mean nothing.",
         )
+
+
+def _in_order(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Children in order, without those through which a bias passes unchanged."""
+    return ((name, child) for name, child in module.named_children() if not isinstance(child, _TRANSPARENT))
 
 
 def _fused(subject: Subject) -> Iterator[Finding]:

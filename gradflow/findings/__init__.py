@@ -4,8 +4,10 @@ A *warning* says that the numbers or the training are in doubt; a *note* tells w
 Everything here reads records; what only the model and the optimizer can tell is in :mod:`gradflow.checks`.
 """
 
+from gradflow.findings.branches import noise_floor
 from gradflow.findings.listing import Findings
-from gradflow.findings.step import noise_floor, of_step
+from gradflow.findings.run import of_recording
+from gradflow.findings.step import of_step
 from gradflow.findings.thresholds import CANCELLATION, CONFLICT, NOISE_FLOOR, RESIDUAL, ROUNDING, UNCLAIMED
 
 __all__ = [
@@ -17,5 +19,6 @@ __all__ = [
     "UNCLAIMED",
     "Findings",
     "noise_floor",
+    "of_recording",
     "of_step",
 ]

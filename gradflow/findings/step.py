@@ -9,13 +9,15 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
+from gradflow.findings import branches
+from gradflow.findings.branches import is_finite, noise_floor
 from gradflow.findings.listing import Findings
 from gradflow.findings.thresholds import CANCELLATION, CONFLICT, NOISE_FLOOR, RESIDUAL, ROUNDING, UNCLAIMED
-from gradflow.findings.words import named, some
+from gradflow.findings.words import some
 from gradflow.record import Finding, ParamStep
 from gradflow.recording import Step
 
-__all__ = ["noise_floor", "of_step"]
+__all__ = ["of_step"]
 
 _FUSED = ("MkldnnRnn", "CudnnRnn", "MiopenRnn", "ThnnFused")
 
@@ -33,8 +35,10 @@ def of_step(step: Step) -> Findings:
     told = {(f.code, f.where) for f in step.reports}
     found = (
         *_state(step),
-        *_absent(step),
-        *_zero(step),
+        *branches.nonfinite(step),
+        *branches.absent(step),
+        *branches.zero(step),
+        *branches.zero_terms(step),
         *_unclaimed(step),
         *_shared(step),
         *_edited(step),
@@ -42,15 +46,11 @@ def of_step(step: Step) -> Findings:
         *_fused(step),
         *_history(step),
         *_residual(step),
+        *_noise(step),
         *_striking(step),
     )
     new = (f for f in found if (f.code, f.where) not in told)
     return Findings((*step.reports, *new), about=f"Step {step.index}")
-
-
-def noise_floor(step: Step) -> float:
-    """Give the norm below which a contribution of this step is taken for rounding, in gradient units."""
-    return NOISE_FLOOR * max((v for p in step for v in p.norms.values() if math.isfinite(v)), default=0.0)
 
 
 def _state(step: Step) -> Iterator[Finding]:
@@ -67,46 +67,6 @@ def _state(step: Step) -> Iterator[Finding]:
             "skipped",
             "The optimizer did not move: the step was skipped.",
             "A GradScaler skips steps whose gradients overflow; a few at the start are normal.",
-        )
-
-
-def _absent(step: Step) -> Iterator[Finding]:
-    """Branches that reached nothing, one by one; then those that missed the same parameters, together."""
-    alike: dict[tuple[str, ...], list[str]] = {}
-    for branch in step.branches:
-        missed = tuple(p.fqn for p in step if branch in p.absent or branch not in p.contributors)
-        if step.parameters and len(missed) == len(step):
-            yield Finding(
-                "warning",
-                "branch-absent",
-                f"Branch {branch!r} reached none of the parameters: no gradient arrived along it.",
-                "Look for detach(), no_grad(), or an output that the loss does not use. "
-                "Where that is meant (a stop-gradient), all is well.",
-            )
-        elif missed:
-            alike.setdefault(missed, []).append(branch)
-    for missed, branches in alike.items():
-        yield Finding(
-            "note",
-            "branch-absent",
-            f"{named(branches)} did not reach {len(missed)} of {len(step)} parameters: {some(missed)}.",
-            where=missed[0] if len(missed) == 1 else "",
-        )
-
-
-def _zero(step: Step) -> Iterator[Finding]:
-    dead = []
-    for branch in step.branches:
-        norms = [p.norms[branch] for p in step if branch in p.contributors]
-        if norms and not any(norms):
-            dead.append(branch)
-    if dead:
-        yield Finding(
-            "warning",
-            "branch-zero",
-            f"{named(dead)} arrived with exact zeros everywhere.",
-            "A hinge whose margin is met gives zeros (a dead triplet): "
-            "harder examples or a larger margin bring the gradient back.",
         )
 
 
@@ -196,8 +156,8 @@ def _history(step: Step) -> Iterator[Finding]:
 
 
 def _residual(step: Step) -> Iterator[Finding]:
-    """Sums that do not add up; unclaimed gradient explains a residual and is told of elsewhere."""
-    off = [p for p in step if p.residual != 0.0 and not p.norms.get("unclaimed")]  # nan counts too
+    """Sums that do not add up; unclaimed gradient, NaN and Inf explain it and are told of elsewhere."""
+    off = [p for p in step if p.residual != 0.0 and not p.norms.get("unclaimed") and is_finite(p)]
     if not off:
         return
     worst = max(off, key=lambda p: math.inf if math.isnan(p.residual) else p.residual)
@@ -210,6 +170,20 @@ def _residual(step: Step) -> Iterator[Finding]:
         "Part of the gradient was not seen. Report it with the model's code." if doubt else "",
         where=worst.fqn,
     )
+
+
+def _noise(step: Step) -> Iterator[Finding]:
+    """Parameters that receive nothing above rounding: their angles mean nothing."""
+    floor = noise_floor(step)
+    found = [p.fqn for p in step if 0.0 < max(p.norms.values(), default=0.0) <= floor]
+    if found:
+        yield Finding(
+            "note",
+            "noise",
+            f"{len(found)} of {len(step)} parameters receive only rounding, less than {NOISE_FLOOR:g} of the "
+            f"step's largest contribution: {some(found)}.",
+            "A bias right before a batch-norm is so: bias=False saves it. A weight that is so is not taught.",
+        )
 
 
 def _striking(step: Step) -> Iterator[Finding]:

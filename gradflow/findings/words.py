@@ -29,10 +29,11 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def count(number: int, thing: str) -> str:
-    """Say how many of a thing whose plural ends in s.
+    """Say how many of a thing.
 
     Example:
-        >>> count(1, "warning"), count(0, "note")
-        ('1 warning', '0 notes')
+        >>> count(1, "warning"), count(0, "note"), count(2, "branch")
+        ('1 warning', '0 notes', '2 branches')
     """
-    return f"{number} {thing}" + ("" if number == 1 else "s")
+    plural = "es" if thing.endswith("ch") else "s"
+    return f"{number} {thing}" + ("" if number == 1 else plural)

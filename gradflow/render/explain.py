@@ -39,7 +39,7 @@ def explain(recording: Recording, *, step: int | None = None, param: str = "", w
     Args:
         recording: The recording.
         step: Number of the step, as in ``Step.index``, or ``-1`` for the last, ``-2`` for the one before;
-            by default the last in which a gradient was recorded.
+            by default the last in which a gradient was recorded, with the findings over the newest steps.
         param: FQN or module path; ``""`` tells of the whole model.
         width: Characters to a line.
 
@@ -73,10 +73,13 @@ def explain(recording: Recording, *, step: int | None = None, param: str = "", w
         " ".join(_moved(data.delta)),
         _checked(found, data, param),
     ]
-    notes = [_folded(f"- {f}", width) for f in found.findings if _is_told(f, param)]
-    return "\n\n".join(
-        [*(_folded(words, width) for words in paragraphs if words), *filter(None, ["\n".join(notes)])]
-    )
+    folded = [_folded(words, width) for words in paragraphs if words]
+    is_about_all = step is None and not param and len(recording) > 1
+    told = recording.findings() if is_about_all else found.findings
+    notes = [_folded(f"- {f}", width) for f in told if _is_told(f, param)]
+    if notes and is_about_all:
+        notes.insert(0, f"Findings over {told.about[:1].lower()}{told.about[1:]}:")
+    return "\n\n".join([*folded, *filter(None, ["\n".join(notes)])])
 
 
 def _step(recording: Recording, wanted: int | None) -> Step:

@@ -148,3 +148,14 @@ def test_any_step_can_be_told(scene):
     assert whole.startswith(f"Step {scene.index}, the whole model")
     for p in list(scene)[:3]:
         assert p.fqn in explain(Recording([scene]), param=p.fqn)
+
+
+def test_findings_over_the_run_are_told_where_no_step_is_asked_for():
+    steps = [replace(scenes.dead(step, "positive"), scalars={"dead": 1.0}) for step in scenes.recording(4)]
+    said = explain(Recording(steps))
+    assert "\n\nFindings over steps 0 to 3:\n- warning: " in said
+    assert "On average 100 % of a batch is dead" in " ".join(said.split())
+    alone = explain(Recording(steps), step=3)
+    assert "Findings over" not in alone
+    assert "dead-hinge" not in alone
+    assert "'positive' arrived with exact zeros everywhere" in " ".join(alone.split())

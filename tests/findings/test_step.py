@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gradflow import findings
-from gradflow.record import Finding
+from gradflow.record import Finding, TermTable
 from tests import records
 from tests.render import scenes
 
@@ -137,7 +137,7 @@ def test_noise_is_not_called_a_conflict():
     fight = np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     loud, bias = step()["w"], step(fight * 1e-14, total_norm=1e-9)["w"]
     whole = records.Step(0, {"w": loud, "bias": replace(bias, fqn="bias", names=("bias",))}, records.PATHS)
-    assert codes(whole) == []
+    assert codes(whole) == ["noise"]
     assert {"conflict", "cancellation"} <= set(codes(records.Step(0, {"bias": bias}, records.PATHS)))
 
 
@@ -154,3 +154,39 @@ def test_shared_and_edited_gradient_is_told_and_zeros_are_not(name, severity, sa
     assert found.severity == severity
     assert said in found.text
     assert name not in codes(step(np.diag([1.0, 1.0, 1.0, 0.0]), contributors=(*records.PATHS, name)))
+
+
+@pytest.mark.parametrize(("size", "told"), [(0.5, True), (1e-3, False)])
+def test_more_left_over_than_rounding_is_told(size, told):
+    gram = np.diag([1.0, 1.0, 1.0, size**2])
+    whole = step(gram, total_norm=float(np.sqrt(gram.sum())), contributors=(*records.PATHS, "rounding"))
+    assert ("rounding" in codes(whole)) == told
+
+
+def test_nan_is_told_with_its_branch_and_the_place_nearest_to_the_loss():
+    sick = np.eye(3)
+    sick[1, :] = sick[:, 1] = np.nan
+    whole = scenes.step()
+    fqns = list(whole.parameters)[:2]
+    changed = {f: replace(whole[f], gram=sick, total_norm=float("nan"), residual=float("nan")) for f in fqns}
+    whole = replace(whole, parameters={**whole.parameters, **changed})
+    found = only(whole, "nonfinite")
+    assert found.severity == "warning"
+    assert "along 'positive' (1 of 3 branches), at 2 of 3 parameters" in found.text
+    assert found.where == fqns[1]
+    assert "residual" not in codes(whole)
+    assert only(replace(whole, skipped=True), "nonfinite").severity == "note"
+
+
+def test_a_dead_branch_is_counted_among_those_that_arrived():
+    whole = scenes.dead(scenes.step(), "positive")
+    assert "(1 of 3 that arrived)" in only(whole, "branch-zero").text
+    assert (
+        "Logged with the step: dead 75 %." in only(replace(whole, scalars={"dead": 0.75}), "branch-zero").text
+    )
+
+
+def test_a_term_that_sends_zeros_is_named():
+    gram = np.diag([1.0, 0.0, 0.0] * 3)  # three branches; terms pull, push, and what has no name
+    table = TermTable(records.PATHS, ("pull", "push", "unclaimed"), gram)
+    assert only(step(terms=table), "term-zero").text.endswith("along every branch: push.")
