@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gradflow.render.report import report
     from gradflow.storage import load
     from gradflow.widgets import playground
+    from gradflow.widgets.explorer.live import explore
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ _HOMES = {
     "branch": "gradflow.capture.branches",
     "check": "gradflow.checks",
     "diagram": "gradflow.diagrams",
+    "explore": "gradflow.widgets.explorer.live",
     "lessons": "gradflow.lessons",
     "load": "gradflow.storage",
     "playground": "gradflow.widgets.playground",
@@ -59,6 +61,7 @@ __all__ = [
     "branch",
     "check",
     "diagram",
+    "explore",
     "lessons",
     "load",
     "playground",

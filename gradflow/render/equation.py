@@ -1,6 +1,6 @@
 """The picture of this project: ``anchor + positive + negative = sum -> delta``, as heat-maps.
 
-What is on it is worked out first, as plain data (:class:`Panel`), and then drawn.
+What is on it is worked out first, as plain data (:mod:`gradflow.render.panels`), and then drawn.
 Where each thing stands is reckoned in inches, so that texts keep clear of each other at any number of panels.
 """
 
@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
 from matplotlib.figure import FigureBase
-from numpy.typing import NDArray
 
-from gradflow.record import BESIDE_THE_TOTAL, Delta, ParamStep
+from gradflow.record import Delta, ParamStep
 from gradflow.recording import Step
-from gradflow.render.heatmaps import Panel, Sheet, numbered, power_of_ten, size_of
+from gradflow.render.heatmaps import Sheet, numbered, power_of_ten, size_of
+from gradflow.render.panels import Panel, panels
 from gradflow.render.picture import new_figure, tell
 from gradflow.render.story import ACCOUNTING, sum_words
-from gradflow.render.theme import applied, number, percent, style
-from gradflow.render.views import View, view
+from gradflow.render.theme import applied, number, percent
+from gradflow.render.views import View
 
 __all__ = ["equation"]
 
@@ -47,6 +45,7 @@ def equation(step: Step, fqn: str, *, fig: FigureBase | None = None, theme: str 
         NotKeptError: its tensors were not kept.
 
     Example:
+        >>> import numpy as np
         >>> from gradflow.record import ParamStep
         >>> g = {"query": np.array([1.0, 2.0]), "key": np.array([-1.0, 0.5])}
         >>> w = ParamStep(("query", "key"), np.array([[5.0, 0.0], [0.0, 1.25]]), 2.5, fqn="w", names=("w",),
@@ -56,8 +55,8 @@ def equation(step: Step, fqn: str, *, fig: FigureBase | None = None, theme: str 
         'w, step 0: query (norm 2.24) + key (norm 1.12) = sum (norm 2.5). 25 % of the contributions cancels.'
     """
     p = step[fqn]
-    shown = view(sum((np.abs(p.contribution(name)) for name in p.contributors), np.zeros(p.shape)))
-    rows = _in_rows(_panels(p, step.branches, shown))
+    terms, shown = panels(p, step.branches)
+    rows = _in_rows(terms)
     with applied(theme) as look:
         width, height, caption = size_of(rows, _caption(p, shown, rows))
         canvas = fig if fig is not None else new_figure(width, height)
@@ -66,50 +65,6 @@ def equation(step: Step, fqn: str, *, fig: FigureBase | None = None, theme: str 
         Sheet(canvas, width, height, look).draw(title, rows, caption)
     tell(canvas, _told(p, step.index, rows))
     return canvas
-
-
-def _panels(p: ParamStep, branches: Sequence[str], shown: View) -> list[Panel]:
-    """The terms of the equation, in order."""
-    summing = [name for name in p.contributors if name not in BESIDE_THE_TOTAL]
-    cells = {name: shown.of(p.contribution(name)) for name in p.contributors}
-    total = shown.of(p.total)
-    limit = _limit([*cells.values(), total])
-    order = [b for b in branches if b in summing or b in p.absent]
-    order += [name for name in (*summing, *p.absent) if name not in order]
-    found: list[Panel] = []
-    for name in order:
-        sign, look = ("+" if found else ""), style(name, branches)
-        if name in p.absent:
-            found.append(Panel(sign, name, "no gradient arrived", None, limit, look, "absent"))
-        else:
-            said = _norm_words(p.norms[name])
-            found.append(Panel(sign, name, said, cells[name], limit, look))
-    found.append(Panel("=", "Σ  sum", f"‖Σ‖ = {number(p.total_norm)}", total, limit))
-    for name in BESIDE_THE_TOTAL:
-        if name in cells:
-            said = _norm_words(p.norms[name])
-            found.append(Panel("+", name, said, cells[name], limit, style(name, branches)))
-    return [replace(panel, kernel=shown.kernel) for panel in (*found, *_delta_panel(p, shown))]
-
-
-def _delta_panel(p: ParamStep, shown: View) -> list[Panel]:
-    if p.delta is None:
-        return []
-    said = f"‖Δ‖ = {number(p.delta.norm)}"
-    if p.delta.tensor is None:
-        return [Panel("→", "Δ  delta", said, None, 1.0, None, "not kept")]
-    cells = shown.of(p.delta.tensor)
-    return [Panel("→", "Δ  delta", said, cells, _limit([cells]))]
-
-
-def _norm_words(norm: float) -> str:
-    return "‖·‖ = 0 (zeros arrived)" if norm == 0.0 else f"‖·‖ = {number(norm)}"
-
-
-def _limit(arrays: Sequence[NDArray[np.float64]]) -> float:
-    """The largest finite magnitude; 1 where everything is zero."""
-    finite = [np.abs(a[np.isfinite(a)]) for a in arrays]
-    return max((float(a.max()) for a in finite if a.size), default=0.0) or 1.0
 
 
 def _in_rows(panels: list[Panel]) -> list[list[Panel]]:

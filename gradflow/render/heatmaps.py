@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import matplotlib
@@ -20,9 +19,10 @@ from matplotlib.figure import FigureBase
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from gradflow.render.theme import DIVERGING, Style, Theme, number, short
+from gradflow.render.panels import Panel
+from gradflow.render.theme import DIVERGING, Theme, number, short
 
-__all__ = ["Panel", "Sheet", "numbered", "power_of_ten", "size_of"]
+__all__ = ["Sheet", "numbered", "power_of_ten", "size_of"]
 
 _SIDE, _GAP, _MARGIN = 1.72, 0.46, 0.22  # inches: a panel, the sign before it, the edge of the figure
 _NAME, _NORM, _ROW_GAP = 0.30, 0.24, 0.22  # above and below a panel, and between rows of panels
@@ -31,31 +31,6 @@ _OUT = 0.022  # how far a frame stands off its panel, as a fraction of it
 _NUMBERED = 8  # rows and columns up to which the cells carry their numbers
 _PLAIN = 5  # columns up to which numbers have room to be written plainly
 _LETTERS_PER_INCH = 17.2  # of the caption
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One term of the equation.
-
-    Attributes:
-        sign: What stands before it: ``"+"``, ``"="``, ``"→"`` or nothing.
-        name: What stands above it.
-        under: What stands below it.
-        cells: Values shown, shape ``[R, K]``; ``None`` for a term with nothing to show.
-        limit: The colour scale reaches from ``-limit`` to ``limit``.
-        look: Colours of its frame; ``None`` for the sum and the delta.
-        empty: What an empty panel says, such as ``"absent"``.
-        kernel: Rows and columns of one convolution kernel, to draw lines between them.
-    """
-
-    sign: str
-    name: str
-    under: str
-    cells: NDArray[np.float64] | None
-    limit: float
-    look: Style | None = None
-    empty: str = ""
-    kernel: tuple[int, int] = (0, 0)
 
 
 def size_of(rows: Sequence[Sequence[Panel]], caption: str) -> tuple[float, float, list[str]]:

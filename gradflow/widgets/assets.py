@@ -16,13 +16,13 @@ __all__ = ["script", "style_sheet"]
 _PRELUDE = Path(__file__).with_name("prelude")
 
 
-def script(path: Path) -> str:
+def script(*paths: Path) -> str:
     """Give the ES module of a widget.
 
     Args:
-        path: Its file, with or without the ending ``.js``.
+        paths: Its files, with or without the ending ``.js``; the last one exports the widget.
     """
-    return "\n".join(part.with_suffix(".js").read_text(encoding="utf-8") for part in (_PRELUDE, path))
+    return "\n".join(part.with_suffix(".js").read_text(encoding="utf-8") for part in (_PRELUDE, *paths))
 
 
 def style_sheet(path: Path) -> str:

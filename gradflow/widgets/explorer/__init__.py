@@ -1,0 +1,1 @@
+"""The explorer of a recording: what the page asks for (``book``), and the widget that shows it (``live``)."""
