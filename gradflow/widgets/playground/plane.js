@@ -11,7 +11,8 @@ function render({ model, el }) {
   const looks = model.get("looks"), asker = asking(page), sayLater = hushed((words) => page.say(words));
   page.live.classList.add("gf-unseen");
   const controls = planeControls(asker);
-  const inputs = inputPlane(looks, asker), outputs = embeddingPlane(looks, asker), bars = barGrid(looks);
+  const again = () => show();
+  const inputs = inputPlane(looks, asker, again), outputs = embeddingPlane(looks, asker, again), bars = barGrid(looks);
   const headline = make("p", { class: "gf-headline" }), formula = make("p", { class: "gf-formula" });
   const matrix = make("table", { class: "gf-matrix", "aria-label": "the encoder's matrix W" });
   page.root.classList.add("gf-playground");
@@ -82,12 +83,12 @@ function planeControls({ ask }) {
   };
 }
 
-function inputPlane(looks, { ask }) {
+function inputPlane(looks, { ask }, onrest) {
   const space = plane(220, "Inputs: drag a point, or focus it and press the arrow keys");
   const marks = NAMES.map((name) => {
     const group = mark(looks[name], 9);
     space.svg.append(group);
-    return movable(group, space, `input of the ${name}`, (to) => ask("move", { branch: name, to }, `move ${name}`));
+    return movable(group, space, `input of the ${name}`, (to) => ask("move", { branch: name, to }, `move ${name}`), onrest);
   });
   return {
     plane: space,
@@ -98,7 +99,7 @@ function inputPlane(looks, { ask }) {
   };
 }
 
-function embeddingPlane(looks, { ask }) {
+function embeddingPlane(looks, { ask }, onrest) {
   const space = plane(320, "Embeddings: drag a point, or focus it and press the arrow keys");
   const zone = deadZone(space), below = draw("g", {});
   const arrows = draw("g", {});
@@ -107,7 +108,7 @@ function embeddingPlane(looks, { ask }) {
     const group = mark(looks[name], 11), tag = draw("text", { class: "gf-tag", "text-anchor": "middle", y: -17 });
     group.append(tag);
     space.svg.append(group);
-    const handle = movable(group, space, `embedding of the ${name}`, (at) => ask("place", { branch: name, at }, `place ${name}`));
+    const handle = movable(group, space, `embedding of the ${name}`, (at) => ask("place", { branch: name, at }, `place ${name}`), onrest);
     return { name, group, tag, handle };
   });
   const caption = make("p", { class: "gf-caption" });

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradflow.recording import Step
-from gradflow.widgets.playground import skin
+from gradflow.widgets.playground import plane_twin, skin
 from gradflow.widgets.playground.plane_model import Plane
 from gradflow.widgets.playground.plane_state import WHERE, PlaneState
 from gradflow.widgets.playground.plane_view import view
+from gradflow.widgets.twin import Twin
 
 __all__ = ["PlanePlayground", "plane"]
 
@@ -29,6 +30,10 @@ class PlanePlayground(skin.Skin):
     def step(self) -> Step | None:
         """What ``gradflow.watch`` recorded of a step from here; None when every branch is stopped."""
         return self.model.outcome.step
+
+    def twin(self) -> Twin:
+        """Give a still picture and a table, for where no kernel runs."""
+        return plane_twin.twin(view(self.model))
 
     def _seen(self) -> dict[str, Any]:
         return view(self.model)

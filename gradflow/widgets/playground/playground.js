@@ -119,8 +119,10 @@ function plane(side, label) {
   const self = {
     svg, side,
     at: ([x, y]) => [(side / 2) * (1 + x / room), (side / 2) * (1 - y / room)],
+    held: 0, // points under a finger: the scale must not run away from it
     get room() { return room; },
     set room(value) {
+      if (self.held) return;
       room = value;
       const unit = room > 10 ? 5 : 1;
       let lines = "";
@@ -144,8 +146,14 @@ function plane(side, label) {
  * Let a mark be dragged, and moved with the arrow keys (Shift: larger steps).
  * `onmove` is told each new place; while a finger is on it, it stays under the finger.
  */
-function movable(group, plane, label, onmove) {
+function movable(group, plane, label, onmove, onrest = () => {}) {
   let place = [0, 0], held = false, wanted = false;
+  const hold = (now) => {
+    if (held === now) return;
+    held = now;
+    plane.held += now ? 1 : -1;
+    if (!now) onrest();
+  };
   const put = ([x, y]) => {
     place = [x, y];
     const [u, v] = plane.at(place);
@@ -160,13 +168,13 @@ function movable(group, plane, label, onmove) {
   group.classList.add("gf-movable");
   group.addEventListener("pointerdown", (event) => {
     if (event.button) return;
-    held = true;
+    hold(true);
     group.setPointerCapture(event.pointerId);
     group.focus();
     event.preventDefault();
   });
   group.addEventListener("pointermove", (event) => { if (held) go(plane.under(event)); });
-  for (const end of ["pointerup", "pointercancel"]) group.addEventListener(end, () => { held = false; });
+  for (const end of ["pointerup", "pointercancel"]) group.addEventListener(end, () => hold(false));
   group.addEventListener("keydown", (event) => {
     const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
     if (!way) return;

@@ -98,16 +98,17 @@ function spotPlane(looks) {
         dot.setAttribute("transform", `translate(${x} ${y})`);
         return dot;
       });
-      dots.replaceChildren(...(isOne ? [together(space.at(view.spots.anchor))] : groups.reverse()));
+      const alike = isOne ? "W" : view.drift === 0 ? "APN" : "";
+      dots.replaceChildren(...(alike ? [together(space.at(view.spots.anchor), alike)] : groups.reverse()));
       told.textContent = NAMES.map((name) => `${name} sends it to ${view.spots[name].map(plain).join(", ")}`).join("; ");
     },
   };
 }
 
 /** One mark for all three branches. */
-function together([x, y]) {
-  const look = { marker: "o", colour: "var(--gf-ink)", ink: "var(--gf-paper)", letter: "W" };
-  const dot = mark(look, 11);
+function together([x, y], letter) {
+  const dot = mark({ marker: "o", colour: "var(--gf-ink)", ink: "var(--gf-paper)", letter }, letter.length > 1 ? 17 : 11);
+  dot.lastChild.setAttribute("y", 4);
   dot.setAttribute("transform", `translate(${x} ${y})`);
   return dot;
 }
@@ -164,8 +165,8 @@ function updateTable() {
   return {
     box,
     show(view) {
-      caption.textContent = view.steps ? `The update that led to step ${view.steps}: norm of what each path brought to each weight`
-        : "Before the first update: nothing has arrived yet";
+      const mean = view.mode === "averaged" ? "; before the step, every W.grad is replaced by their mean" : "";
+      caption.textContent = view.steps ? `Norms in the update that led to step ${view.steps}${mean}` : "No update yet: the start is equal";
       body.replaceChildren(...view.updates.map((row) => make("tr", {}, make("th", { scope: "row" }, row.weight),
         ...[...NAMES.map((name) => row.parts[name]), row.sum, row.moved].map((v, i) => cell(v, view.steps && i < 3)))));
     },

@@ -13,7 +13,16 @@ from gradflow.widgets.playground.sharing_state import BRANCHES, MODES, MOST_STEP
 
 __all__ = ["headline", "spread", "updates", "view"]
 
-_ROOMS = (2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 50.0)  # half the side of the plane: the first with room for all
+_ROOMS = (
+    1.5,
+    2.0,
+    3.0,
+    5.0,
+    8.0,
+    12.0,
+    20.0,
+    50.0,
+)  # half the side of the plane: the first with room for all
 
 
 def view(sharing: Sharing) -> dict[str, Any]:

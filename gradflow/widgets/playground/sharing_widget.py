@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradflow.recording import Step
-from gradflow.widgets.playground import skin
+from gradflow.widgets.playground import sharing_twin, skin
 from gradflow.widgets.playground.sharing_model import Sharing
 from gradflow.widgets.playground.sharing_state import WHERE, SharingState
 from gradflow.widgets.playground.sharing_view import view
+from gradflow.widgets.twin import Twin
 
 __all__ = ["SharingPlayground", "sharing"]
 
@@ -29,6 +30,10 @@ class SharingPlayground(skin.Skin):
     def step(self) -> Step | None:
         """What ``gradflow.watch`` recorded of the update that led here; None at the start."""
         return self.model.moment.step
+
+    def twin(self) -> Twin:
+        """Give a still picture and a table, for where no kernel runs."""
+        return sharing_twin.twin(view(self.model))
 
     def _seen(self) -> dict[str, Any]:
         return view(self.model)

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradflow.recording import Step
-from gradflow.widgets.playground import skin
+from gradflow.widgets.playground import skin, time_twin
 from gradflow.widgets.playground.time_model import Time
 from gradflow.widgets.playground.time_state import WHERE, TimeState
 from gradflow.widgets.playground.time_view import view
+from gradflow.widgets.twin import Twin
 
 __all__ = ["TimePlayground", "time"]
 
@@ -29,6 +30,10 @@ class TimePlayground(skin.Skin):
     def step(self) -> Step:
         """What ``gradflow.watch`` recorded of both matrices."""
         return self.model.step
+
+    def twin(self) -> Twin:
+        """Give a still picture and a table, for where no kernel runs."""
+        return time_twin.twin(view(self.model))
 
     def _seen(self) -> dict[str, Any]:
         return view(self.model)
