@@ -15,6 +15,15 @@ from gradflow.lessons.exercise import Exercise, Hints, Verdict, check, hint, rig
 from gradflow.lessons.looking_back import Progress, progress
 from gradflow.lessons.prediction import SIGNS, Prediction, Reveal, predict
 
+
+def __getattr__(name: str) -> object:
+    if name != "show":  # draws, so it is loaded when first used
+        raise AttributeError(f"module 'gradflow.lessons' has no attribute {name!r}")
+    from gradflow.lessons.pictures import show
+
+    return show
+
+
 __all__ = [
     "SIGNS",
     "Exercise",
@@ -28,5 +37,6 @@ __all__ = [
     "predict",
     "progress",
     "right",
+    "show",
     "wrong",
 ]

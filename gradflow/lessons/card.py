@@ -1,13 +1,12 @@
 """How a prediction looks: as text, as HTML that stays in a saved notebook, and as a live card.
 
-The live card is a small anywidget with a skin of its own, because a plain ipywidgets control loses
-keystrokes to the notebook's shortcuts. All it knows is :meth:`Prediction.state`; all it says is the guess.
+The live card is a small widget with a skin of its own, because a plain ipywidgets control loses
+keystrokes to the notebook's shortcuts. All that it says to the kernel is the guess.
 """
 
 from __future__ import annotations
 
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradflow.errors import GradflowError
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["answer_text", "bundle", "question_text"]
 
-_HERE = Path(__file__).parent
 _VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -83,29 +81,22 @@ def _in_notebook() -> bool:
     return hasattr(get_ipython(), "kernel")
 
 
-def _live(asked: Prediction, reveal: Reveal | None) -> Any:  # Any: an anywidget, imported here alone
+def _live(asked: Prediction, reveal: Reveal | None) -> Any:  # Any: a widget, whose package is imported here
     """Give a card that hears the guess, and is told of it wherever it was made."""
-    import anywidget
-    import traitlets
+    from gradflow.lessons.live_card import LiveCard
 
-    class Card(anywidget.AnyWidget):
-        _esm = _HERE / "card.js"
-        _css = _HERE / "card.css"
-        state = traitlets.Dict().tag(sync=True)
-        guess = traitlets.Unicode("").tag(sync=True)
-
-    live = Card(state=_card_state(asked, reveal))
+    live = LiveCard(shown=_card_state(asked, reveal))
 
     def heard(change: Any) -> None:  # Any: traitlets' own record of a change
         trouble = ""
         try:
-            asked.guess(change["new"])
+            asked.guess(change["new"]["guess"])
         except GradflowError as error:
             trouble = error.what
-        live.state = _card_state(asked, reveal) | {"trouble": trouble}
+        live.shown = _card_state(asked, reveal) | {"trouble": trouble}
 
-    live.observe(heard, names="guess")
-    asked.on_guess(lambda: setattr(live, "state", _card_state(asked, reveal)))
+    live.observe(heard, names="state")
+    asked.on_guess(lambda: setattr(live, "shown", _card_state(asked, reveal)))
     return live
 
 

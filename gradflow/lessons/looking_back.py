@@ -33,7 +33,7 @@ class Progress:
         return "\n".join([self._head(), *lines])
 
     def _repr_html_(self) -> str:
-        heads = "".join(f'<th scope="col">{name or "mark"}</th>' for name in _COLUMNS)
+        heads = "".join(f'<th scope="col" style="text-align:left">{name or "mark"}</th>' for name in _COLUMNS)
         rows = "".join(
             "<tr>" + "".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) + "</tr>"
             for row in self.rows

@@ -26,8 +26,9 @@ def predict(
 
     Args:
         question: One sentence.
-        choices: None: the guess is a number. Else what to choose from, two or more; a mapping says for
-            each choice why it is right or wrong. :data:`SIGNS` asks for the sign of a number.
+        choices: None: the guess is a number. Else what to choose from, two or more. :data:`SIGNS` asks for
+            the sign of a number. A mapping also says for each choice why it is right or wrong; but whoever
+            reads the cell reads that too, so rather say it in ``reveal(because={...})``.
         unit: What a number counts, shown behind it.
 
     Returns:
@@ -91,18 +92,23 @@ class Prediction:
             hear()
         return self
 
-    def reveal(self, value: Any, *, because: str = "") -> Reveal:  # Any: whatever has one number in it
+    def reveal(self, value: Any, *, because: str | Mapping[str, str] = "") -> Reveal:  # Any: has one number
         """Give the computed value; it is shown as soon as there is a guess.
 
         Args:
             value: A number (also a tensor or an array of one), or the choice that is right.
-            because: Why it is so, a sentence or two.
+            because: Why it is so, a sentence or two; or for each choice why it is right or wrong.
 
         Raises:
             InvalidArgumentError: it is not a number, or none of the choices.
         """
         self.answer = self._taken(value, where="reveal")
-        return Reveal(self, because)
+        if isinstance(because, str):
+            return Reveal(self, because)
+        self._why.update(
+            {self._choice(name, where="reveal(because=...)"): why for name, why in because.items()}
+        )
+        return Reveal(self, "")
 
     def said(self) -> tuple[str, bool | None]:
         """Give the feedback on the guess, and whether it is right (None before guess and answer)."""
@@ -144,11 +150,15 @@ class Prediction:
             return _number(value, where=f"{where}({value!r})")
         if self.choices == SIGNS and isinstance(value, int | float):
             return SIGNS[(value > 0) - (value < 0) + 1]
-        if str(value) not in self.choices:
+        return self._choice(value, where=f"{where}({value!r})")
+
+    def _choice(self, value: object, *, where: str) -> str:
+        choices = self.choices or ()
+        if str(value) not in choices:
             raise InvalidArgumentError(
                 f"{value!r} is none of the choices",
-                where=f"{where}({value!r}) of “{self.question}”",
-                do=did_you_mean(str(value), self.choices),
+                where=f"{where} of “{self.question}”",
+                do=did_you_mean(str(value), choices),
             )
         return str(value)
 

@@ -11,7 +11,10 @@ place where a lesson is written. `docs/lessons.md` says how.
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -20,6 +23,7 @@ from typing import Any
 import jupytext
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 SOURCES = Path(__file__).parent
 NOTEBOOKS = SOURCES.parent
@@ -62,8 +66,25 @@ def executed(notebook: Notebook, folder: Path = NOTEBOOKS) -> Notebook:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop(LIVE, None)
+            _slim(output.get("data", {}))
     return notebook
+
+
+def _slim(data: dict[str, Any]) -> None:
+    """Leave out what a saved notebook cannot show, or shows twice; keep pictures small."""
+    data.pop(LIVE, None)
+    if "alt=" in data.get("text/html", ""):
+        for kind in ("image/png", "image/svg+xml"):
+            data.pop(kind, None)  # the page has the same picture, with words
+        data["text/html"] = re.sub(r"(?<=data:image/png;base64,)[\w+/=]+", _smaller, data["text/html"])
+
+
+def _smaller(found: re.Match[str]) -> str:
+    """The same picture in 256 colours."""
+    picture = Image.open(io.BytesIO(base64.b64decode(found[0]))).convert("RGB")
+    written = io.BytesIO()
+    picture.quantize(256, kmeans=1, dither=Image.Dither.NONE).save(written, format="png", optimize=True)
+    return base64.b64encode(written.getvalue()).decode("ascii")
 
 
 def same(one: Notebook, other: Notebook) -> bool:

@@ -53,6 +53,13 @@ def test_choices_are_told_why_whatever_was_chosen():
     assert repr(good).endswith("Yes. The chain rule adds.")
 
 
+def test_reasons_may_come_with_the_answer():
+    wrong = predict("Mean or sum?", choices=tuple(WHY)).guess("mean").reveal("sum", because=WHY)
+    assert repr(wrong).endswith("Not “mean”. It would depend on the number of paths. The chain rule adds.")
+    with pytest.raises(InvalidArgumentError, match="'summ' is none of the choices"):
+        predict("Mean or sum?", choices=tuple(WHY)).reveal("sum", because={"summ": "x"})
+
+
 def test_a_number_is_taken_for_its_sign():
     ask = predict("Which way?", choices=SIGNS).guess("negative")
     ask.reveal(torch.tensor(-0.3))

@@ -45,9 +45,15 @@ class Lesson:
         for index, cell in enumerate(self.fresh.cells):
             self.client.execute_cell(cell, index)
 
+    def execute(self, cell):
+        """Run one more cell in the kernel; the notebook stays as it is."""
+        first = self.fresh.cells[0]
+        self.client.execute_cell(cell, 0, store_history=False)
+        self.fresh.cells[0] = first
+
     def evaluate(self, source):
         """Run more code in the kernel; give the value that its last line prints as JSON."""
         cell = nbformat.v4.new_code_cell(source)
-        self.client.execute_cell(cell, len(self.fresh.cells), store_history=False)
+        self.execute(cell)
         printed = "".join(out.text for out in cell.outputs if out.get("name") == "stdout")
         return json.loads(printed.splitlines()[-1])
