@@ -1,5 +1,6 @@
 """The command line: ``gradflow demo`` trains a small network and shows what each path contributed,
-``gradflow explain`` tells in words what a recording holds; ``gradflow diagram`` draws a classic one.
+``gradflow explain`` tells in words what a recording holds, ``gradflow compare`` puts two side by side;
+``gradflow diagram`` draws a classic one.
 
 torch and matplotlib are imported inside the commands, so that ``gradflow --help`` answers at once.
 """
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_explain(commands)
+    _add_compare(commands)
     _add_diagram(commands)
     return parser
 
@@ -85,6 +87,20 @@ def _add_explain(commands: Commands) -> None:
     explain.add_argument("--step", type=int, metavar="N", help=step)
     place = "a parameter or a module (by default the whole model)"
     explain.add_argument("--param", default="", metavar="NAME", help=place)
+
+
+def _add_compare(commands: Commands) -> None:
+    told = "put two recordings side by side: a table of what differs, and a picture if wanted"
+    compare = commands.add_parser("compare", help=told, description=told.capitalize() + ".")
+    compare.set_defaults(command=_compare)
+    compare.add_argument("first", type=Path, help="file, as recording.save or `gradflow demo` writes it")
+    compare.add_argument("second", type=Path, help="the file to compare it with")
+    place = "a parameter or a module (by default the whole model)"
+    compare.add_argument("--param", default="", metavar="NAME", help=place)
+    scalar = "a logged scalar that the picture shows too (by default loss, where there is one)"
+    compare.add_argument("--scalar", metavar="NAME", help=scalar)
+    compare.add_argument("--theme", choices=("light", "dark"), default="light", help="(%(default)s)")
+    compare.add_argument("--out", type=Path, metavar="FILE", help="where to draw: .svg, .pdf, .png")
 
 
 def _add_diagram(commands: Commands) -> None:
@@ -128,6 +144,31 @@ def _explain(given: argparse.Namespace) -> int:
 
     print(explain(storage.load(given.recording), step=given.step, param=given.param))
     return 0
+
+
+def _compare(given: argparse.Namespace) -> int:
+    from gradflow import storage
+
+    first, second = storage.load(given.first), storage.load(given.second)
+    names = _run_names(given.first, given.second)
+    print(first.compare(second, given.param, names=names))
+    if given.out is not None:
+        from gradflow.render import figures
+
+        logged = any("loss" in run.last.scalars for run in (first, second))
+        scalar = given.scalar or ("loss" if logged else None)
+        drawn = figures.compare(first, second, given.param, names=names, scalar=scalar, theme=given.theme)
+        _saved(drawn, given.out)
+        print(f"\nWritten: {given.out}")
+    return 0
+
+
+def _run_names(first: Path, second: Path) -> tuple[str, str]:
+    """Call runs by their files, with the folder if need be."""
+    if first.stem != second.stem:
+        return first.stem, second.stem
+    named = str(first.with_suffix("")), str(second.with_suffix(""))
+    return named if named[0] != named[1] else (named[0], f"{named[1]} (again)")
 
 
 def _diagram(given: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from gradflow.record import RESERVED, Contributions, Delta, Finding, ParamStep
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gradflow.comparison import Comparison
     from gradflow.findings import Findings
 
 __all__ = ["Recording", "Step"]
@@ -164,6 +165,24 @@ class Recording(Sequence[Step]):
         from gradflow import findings
 
         return findings.of_recording(self, last)
+
+    def compare(
+        self, other: Recording, where: str = "", *, names: tuple[str, str] = ("a", "b")
+    ) -> Comparison:
+        """Put another recording beside this one: what differs, in numbers.
+
+        Args:
+            other: The other run; its branches and parameters may be others.
+            where: FQN or module path; ``""`` compares whole models.
+            names: What the runs are called, this one first.
+
+        Raises:
+            NoSuchStepError: a recording is empty.
+            NoSuchParameterError: neither run has a parameter or module of that name.
+        """
+        from gradflow.comparison import compare
+
+        return compare(self, other, where, names=names)
 
     def save(self, path: str | Path) -> Path:
         """Write the recording to one file that ``gradflow.load`` opens again."""

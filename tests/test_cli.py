@@ -228,3 +228,39 @@ def test_plain_diagram_without_numbers_goes_where_it_is_told(tmp_path):
 def test_unknown_diagram_is_told_with_near_names(capsys):
     assert main(["diagram", "triplett"]) == 2
     assert "did you mean 'triplet'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+    """Two files of one name in folders of their own."""
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder, steps in zip(folders, (3, 4), strict=True):
+        folder.mkdir()
+        records.recording(steps).save(folder / "run.gradflow")
+    return [folder / "run.gradflow" for folder in folders]
+
+
+def test_compare_tells_two_recordings_side_by_side(two_runs, capsys):
+    assert main(["compare", *map(str, two_runs), "--param", "fc.weight"]) == 0
+    names = tuple(str(path.with_suffix("")) for path in two_runs)
+    first, second = map(gradflow.load, two_runs)
+    assert capsys.readouterr().out == f"{first.compare(second, 'fc.weight', names=names)}\n"
+
+
+def test_compare_draws_where_it_is_told(two_runs, tmp_path, capsys):
+    out = tmp_path / "both.svg"
+    assert main(["compare", *map(str, two_runs), "--out", str(out), "--theme", "dark"]) == 0
+    assert capsys.readouterr().out.endswith(f"Written: {out}\n")
+    assert "loss" in out.read_text(encoding="utf-8")
+    assert ET.parse(out).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_compare_of_no_file_says_so(two_runs, tmp_path, capsys):
+    assert main(["compare", str(two_runs[0]), str(tmp_path / "none.gradflow")]) == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
+def test_runs_are_called_by_their_files():
+    assert cli._run_names(Path("a/x.gradflow"), Path("a/y.gradflow")) == ("x", "y")
+    assert cli._run_names(Path("a/x.gradflow"), Path("b/x.gradflow")) == ("a/x", "b/x")
+    assert cli._run_names(Path("x.gradflow"), Path("x.gradflow")) == ("x", "x (again)")

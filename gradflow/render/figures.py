@@ -1,8 +1,8 @@
 """The figures, public as ``gradflow.plot``: each is made from a step or a recording, and changes neither.
 
-``equation`` and ``flow`` fill a figure and return it; the others draw on one axes, given or new, and
-return it. ``plane`` alone takes arrays. All take ``theme="light"`` or ``"dark"``, leave matplotlib's settings
-as they were, and attach a description in words, which :func:`describe` gives.
+``equation``, ``flow`` and ``compare`` fill a figure and return it; the others draw on one axes, given or new,
+and return it. ``plane`` alone takes arrays. All take ``theme="light"`` or ``"dark"``, leave matplotlib's
+settings as they were, and attach a description in words, which :func:`describe` gives.
 
     gradflow.plot.equation(step, "conv1.weight")            # anchor + positive + negative = sum -> delta
     gradflow.plot.flow(step)                                # the ways into each shared weight
@@ -14,11 +14,13 @@ as they were, and attach a description in words, which :func:`describe` gives.
     gradflow.plot.profile(step)                             # how large at every depth
     gradflow.plot.terms(step, "conv1.weight")               # which term of the loss came along which branch
     gradflow.plot.plane(points, gradients, margin=1.0)      # embeddings, and where they are pulled and pushed
+    gradflow.plot.compare(one, other, scalar="loss")        # two runs side by side
     gradflow.plot.race(flow.recording)                      # whose way it was, over the run
 """
 
 from __future__ import annotations
 
+from gradflow.render.beside import compare
 from gradflow.render.cancelling import cancellation
 from gradflow.render.depth import profile
 from gradflow.render.equation import equation
@@ -33,6 +35,7 @@ from gradflow.render.timeline import history
 
 __all__ = [
     "cancellation",
+    "compare",
     "contributions",
     "cosines",
     "deltas",

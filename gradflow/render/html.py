@@ -11,14 +11,25 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from gradflow.comparison import Comparison
 from gradflow.findings import Findings
 from gradflow.record import RESERVED, Finding, ParamStep
 from gradflow.recording import Recording, Step
+from gradflow.render import comparing
 from gradflow.render import story as stories
 from gradflow.render.story import Story, Table
 from gradflow.render.theme import DARK, LIGHT, css_variables, style
 
-__all__ = ["findings", "findings_list", "param_step", "recording", "step", "style_sheet", "table"]
+__all__ = [
+    "comparison",
+    "findings",
+    "findings_list",
+    "param_step",
+    "recording",
+    "step",
+    "style_sheet",
+    "table",
+]
 
 _BAR_PX = (96, 10)
 _WORDS = ("shares of Δ in %", "counts to", "module call")  # columns that hold words, not numbers
@@ -46,6 +57,11 @@ def param_step(p: ParamStep) -> str:
 def recording(recording: Recording) -> str:
     """Tell of a recording, as the text repr does."""
     return _told(stories.of_recording(recording), recording.last.branches if len(recording) else ())
+
+
+def comparison(compared: Comparison) -> str:
+    """Tell two runs side by side, as the text repr does."""
+    return _told(comparing.of_comparison(compared), compared.branches)
 
 
 def findings(found: Findings) -> str:

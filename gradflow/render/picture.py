@@ -23,7 +23,17 @@ from matplotlib.transforms import ScaledTranslation
 
 from gradflow.render.theme import LIGHT, NEUTRALS, applied
 
-__all__ = ["Picture", "axes_of", "described", "legend_below", "loose_axes", "new_figure", "tell", "to_svg"]
+__all__ = [
+    "Picture",
+    "axes_of",
+    "described",
+    "legend_below",
+    "loose_axes",
+    "loose_figure",
+    "new_figure",
+    "tell",
+    "to_svg",
+]
 
 
 _NOTE_PT, _NOTE_LETTER_PT = 7.5, 4.0  # a note under a figure: its size, and about the width of a letter
@@ -52,6 +62,13 @@ class Picture(Figure):
 def new_figure(width_in: float, height_in: float) -> Picture:
     """Give an empty figure that pyplot does not know, so that a notebook shows it once, not twice."""
     fig = Picture(figsize=(width_in, height_in))
+    FigureCanvasAgg(fig)
+    return fig
+
+
+def loose_figure(width_in: float, height_in: float) -> Picture:
+    """Give an empty figure that pyplot does not know, whose axes make room for their labels by themselves."""
+    fig = Picture(figsize=(width_in, height_in), layout=_layout())
     FigureCanvasAgg(fig)
     return fig
 

@@ -13,14 +13,16 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Literal
 
+from gradflow.comparison import Comparison
 from gradflow.findings import Findings
 from gradflow.record import ParamStep
 from gradflow.recording import Recording, Step
+from gradflow.render import comparing
 from gradflow.render import story as stories
 from gradflow.render.story import Story, Table
 from gradflow.render.theme import short
 
-__all__ = ["findings", "param_step", "recording", "step", "table"]
+__all__ = ["comparison", "findings", "param_step", "recording", "step", "table"]
 
 _WIDTH = 110  # where there is no terminal to ask
 _NARROWEST_NAME = 18
@@ -68,6 +70,11 @@ def param_step(p: ParamStep, *, width: int | None = None) -> str:
 def recording(recording: Recording, *, width: int | None = None) -> str:
     """Tell of a recording: a few of its steps, summed over the whole model."""
     return _told(stories.of_recording(recording), width)
+
+
+def comparison(compared: Comparison, *, width: int | None = None) -> str:
+    """Tell two runs side by side: a table of their measures, and what was found in either."""
+    return _told(comparing.of_comparison(compared), width)
 
 
 def findings(found: Findings, *, width: int | None = None) -> str:

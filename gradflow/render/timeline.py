@@ -22,7 +22,7 @@ from gradflow.render.picture import axes_of, legend_below, tell
 from gradflow.render.rows import measured
 from gradflow.render.theme import Theme, applied, number, short, style
 
-__all__ = ["Line", "history", "line_of"]
+__all__ = ["Line", "history", "line_of", "names_of", "norm_lines", "scale_norms", "smallest_cosines"]
 
 _MOST_STEPS = 400  # more are thinned evenly, and the title says so
 
@@ -46,6 +46,11 @@ class Line:
     def x(self) -> NDArray[np.int64]:
         """Numbers of the steps."""
         return np.array([s.index for s in self.steps])
+
+    @property
+    def totals(self) -> NDArray[np.float64]:
+        """Norm of the sum at each step; ``nan`` where the place took no part."""
+        return np.array([d.total_norm if d else math.nan for d in self.data])
 
     def norms(self, name: str) -> NDArray[np.float64]:
         """Norm of one contribution at each step; ``nan`` where it is absent."""
@@ -82,10 +87,11 @@ def history(
     """
     line = line_of(recording, where)
     _check(line.steps[-1].scalars, shade, scalar)
-    names = _names(line)
+    names = names_of(line)
     with applied(theme) as look:
         ax = axes_of(ax, 7.4, 3.9)
-        keys = _norm_lines(ax, line, names, look)
+        keys, values = norm_lines(ax, line, names, look)
+        scale_norms(ax, values)
         if shade == "conflict":
             keys += _conflict_shade(ax, line, look)
         if scalar:
@@ -144,13 +150,20 @@ def _there(step: Step, where: str) -> Contributions | None:
     return measured(step, where)[0] if inside and step.parameters else None
 
 
-def _names(line: Line) -> list[str]:
+def names_of(line: Line) -> list[str]:
+    """Give the contributors of all steps: branches in the order of their lanes, then the others."""
     seen = dict.fromkeys(name for d in line.data if d for name in (*d.contributors, *d.absent))
     return [b for b in line.branches if b in seen] + [name for name in seen if name not in line.branches]
 
 
-def _norm_lines(ax: Axes, line: Line, names: Sequence[str], look: Theme) -> list[Artist]:
-    """One line for each contributor and one for the sum; gaps where a branch is absent."""
+def norm_lines(
+    ax: Axes, line: Line, names: Sequence[str], look: Theme
+) -> tuple[list[Artist], NDArray[np.float64]]:
+    """Draw one line for each contributor and one for the sum; gaps where a branch is absent.
+
+    Returns:
+        Keys for a legend, the sum last, and all values that were drawn.
+    """
     keys: list[Artist] = []
     apart = max(1, len(line.steps) // 12)
     for i, name in enumerate(names):
@@ -166,19 +179,21 @@ def _norm_lines(ax: Axes, line: Line, names: Sequence[str], look: Theme) -> list
             label=label,
             zorder=3,
         )
-    totals = np.array([d.total_norm if d else math.nan for d in line.data])
-    keys += ax.plot(line.x, totals, color=look.ink, lw=2.6, label="Σ, their sum", zorder=2)
-    everything = np.concatenate([totals, *(line.norms(name) for name in names)])
-    positive = everything[np.isfinite(everything) & (everything > 0)]
-    if positive.size and positive.max() > 100 * positive.min() and not (everything == 0).any():
+    keys += ax.plot(line.x, line.totals, color=look.ink, lw=2.6, label="Σ, their sum", zorder=2)
+    return keys, np.concatenate([line.totals, *(line.norms(name) for name in names)])
+
+
+def scale_norms(ax: Axes, values: NDArray[np.float64]) -> None:
+    """Make the axis of norms logarithmic where they span a hundredfold and none is zero."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    if positive.size and positive.max() > 100 * positive.min() and not (values == 0).any():
         ax.set_yscale("log")
     else:
         ax.set_ylim(bottom=-0.03 * (positive.max() if positive.size else 1.0))
-    return keys
 
 
-def _smallest_cosines(line: Line) -> NDArray[np.float64]:
-    """The smallest cosine between two branches at each step; ``nan`` where there is none."""
+def smallest_cosines(line: Line) -> NDArray[np.float64]:
+    """Give the smallest cosine between two branches at each step; ``nan`` where there is none."""
     found = []
     for data in line.data:
         there = [b for b in line.branches if data and b in data.contributors]
@@ -198,7 +213,7 @@ def _bands(line: Line) -> list[tuple[float, float]]:
 
 
 def _conflict_shade(ax: Axes, line: Line, look: Theme) -> list[Artist]:
-    strengths = np.maximum(0.0, -np.nan_to_num(_smallest_cosines(line)))
+    strengths = np.maximum(0.0, -np.nan_to_num(smallest_cosines(line)))
     for (left, right), strength in zip(_bands(line), strengths, strict=True):
         if strength > 0:
             ax.axvspan(left, right, color=look.ink, alpha=0.22 * strength, lw=0, zorder=0)
@@ -213,7 +228,7 @@ def _cosine_strip(ax: Axes, line: Line, look: Theme) -> None:
     bands = _bands(line)
     edges = [bands[0][0], *(right for _, right in bands)]
     strip = ax.inset_axes((0, 0.955, 1, 0.045), sharex=ax)
-    strip.pcolormesh(edges, [0, 1], _smallest_cosines(line)[None, :], cmap="RdBu_r", vmin=-1, vmax=1)
+    strip.pcolormesh(edges, [0, 1], smallest_cosines(line)[None, :], cmap="RdBu_r", vmin=-1, vmax=1)
     strip.set_axis_off()
     ax.set_xlabel("step   (strip at the top: smallest cosine, blue −1 … red +1)")
 
@@ -247,7 +262,7 @@ def _history_told(line: Line, names: Sequence[str]) -> str:
         ends.append(
             f"{name} from {number(there[0])} to {number(there[-1])}" if there.size else f"{name} absent"
         )
-    cosines = _smallest_cosines(line)
+    cosines = smallest_cosines(line)
     fights = int((cosines < 0).sum())
     return (
         f"Norms of the contributions to {line.called}, steps {line.x[0]} to {line.x[-1]}: {'; '.join(ends)}. "

@@ -69,7 +69,7 @@ def look(key):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keys_differ_by_more_than_colour(name, drawn):
-    legends = [ax.get_legend() for ax in drawn[name].axes if ax.get_legend()]
+    legends = [*drawn[name].legends, *(ax.get_legend() for ax in drawn[name].axes if ax.get_legend())]
     for legend in legends:
         looks = [look(key) for key in legend.legend_handles]
         assert len(set(looks)) == len(looks), looks

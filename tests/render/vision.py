@@ -107,6 +107,8 @@ def figures(theme):
     }
     drawn = {name: call(loose_axes(theme)).figure for name, call in calls.items()}
     drawn["equation"] = plot.equation(scenes.step(), "conv1.weight", theme=theme)
+    other = scenes.recording(25, branches=("anchor", "positive"))
+    drawn["compare"] = plot.compare(run, other, names=("first", "second"), scalar="loss", theme=theme)
     drawn["flow"] = plot.flow(odd, theme=theme)
     return drawn
 
