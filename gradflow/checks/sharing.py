@@ -7,6 +7,7 @@ the gradient of its own path. Equal weights are evidence; the same build with ot
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,7 @@ class _Member:
 def findings(subject: Subject) -> Iterator[Finding]:
     """Tell of modules that are copies of one another, and of those that are built alike side by side."""
     told: set[str] = set()
+    alike: dict[str, list[list[_Member]]] = {}
     for members in _alike(subject).values():
         for copies in _equal(members):
             if not all(_parent(m.path) in told for m in copies):
@@ -54,8 +56,9 @@ def findings(subject: Subject) -> Iterator[Finding]:
         side = [m for m in members if m.path not in told and m.trains]
         for pair in _side_by_side(side):
             if not all(_parent(m.path) in told for m in pair):
-                yield _built_alike(pair)
+                alike.setdefault(re.sub(r"\d+", "*", _listed(pair)), []).append(pair)
             told.update(m.path for m in pair)
+    yield from (_built_alike(pairs) for pairs in alike.values())
 
 
 def _parent(path: str) -> str:
@@ -103,8 +106,9 @@ def _equal(members: Sequence[_Member]) -> Iterator[list[_Member]]:
 
 @torch.no_grad()
 def _tells(weight: Tensor) -> bool:
+    """Tell whether a weight holds more than one number; a look at its ends is mostly enough."""
     flat = weight.flatten()
-    return flat.numel() > 1 and bool((flat != flat[0]).any())
+    return len(set(_peek(weight))) > 1 or bool((flat != flat[:1]).any())
 
 
 @torch.no_grad()
@@ -119,7 +123,8 @@ def _same_numbers(a: _Member, b: _Member) -> bool:
 
 
 def _share(a: _Member, b: _Member) -> bool:
-    return bool({w.data_ptr() for w in a.weights} & {w.data_ptr() for w in b.weights})
+    places = [{w.data_ptr() for w in member.weights if w.numel()} for member in (a, b)]
+    return bool(places[0] & places[1])
 
 
 def _side_by_side(members: Sequence[_Member]) -> Iterator[list[_Member]]:
@@ -153,19 +158,28 @@ def _copies(members: Sequence[_Member]) -> Finding:
     return Finding("warning", "copies", text, "They drift apart with the first update. " + _SHARE_ONE)
 
 
-def _built_alike(members: Sequence[_Member]) -> Finding:
+def _built_alike(families: Sequence[Sequence[_Member]]) -> Finding:
+    """Tell of one family, and how many more differ from it in the numbers of layers only."""
+    members, more = families[0], len(families) - 1
     apart = _distance(members[0], members[1])
     said = "" if math.isnan(apart) else f"; the first two are {100 * apart:.3g} % of their norm apart"
-    text = f"{_listed(members)} are built alike, and each has weights of its own{said}."
+    others = f" So are {more} more, in other layers." if more else ""
+    text = f"{_listed(members)} are built alike, and each has weights of its own{said}.{others}"
     return Finding("note", "built-alike", text, _SHARE_ONE)
 
 
 @torch.no_grad()
 def _distance(a: _Member, b: _Member) -> float:
     """How far the weights of two modules are apart, as a fraction of the first one's norm."""
-    pairs = [(x.double().cpu(), y.double().cpu()) for x, y in zip(a.weights, b.weights, strict=True)]
-    whole = math.hypot(*(float(x.norm()) for x, _ in pairs))
-    return math.hypot(*(float((x - y).norm()) for x, y in pairs)) / whole if whole else math.nan
+    whole = math.hypot(*map(_norm, a.weights))
+    apart = (_norm(x - y.to(x.device)) for x, y in zip(a.weights, b.weights, strict=True))
+    return math.hypot(*apart) / whole if whole else math.nan
+
+
+def _norm(values: Tensor) -> float:
+    return float(
+        torch.linalg.vector_norm(values, dtype=torch.complex128 if values.is_complex() else torch.double)
+    )
 
 
 def _listed(members: Sequence[_Member]) -> str:

@@ -14,7 +14,8 @@ from gradflow.findings.branches import absent
 from gradflow.findings.thresholds import CANCELLATION, CONFLICT, DOMINANT, LASTING
 from gradflow.findings.window import Window
 from gradflow.findings.words import count, named, some
-from gradflow.record import RESERVED, Contributions, Finding
+from gradflow.record import RESERVED, Finding
+from gradflow.recording import Step
 
 __all__ = ["findings"]
 
@@ -33,7 +34,7 @@ def findings(window: Window) -> Iterator[Finding]:
 def _absent(window: Window) -> Iterator[Finding]:
     """Branches that never arrived, those that now and then do not, and what the newest step says of parts."""
     steps = [step for step in window.fed if step.complete]
-    missed = {b: sum(_is_absent(b, step.layer("")) for step in steps) for b in window.branches}
+    missed = {b: sum(_is_absent(b, step) for step in steps) for b in window.branches}
     never = [b for b, times in missed.items() if steps and times == len(steps)]
     if never:
         yield Finding(
@@ -52,8 +53,8 @@ def _absent(window: Window) -> Iterator[Finding]:
         yield from (f for f in absent(steps[-1]) if f.severity == "note")
 
 
-def _is_absent(branch: str, model: Contributions) -> bool:
-    return branch not in model.contributors
+def _is_absent(branch: str, step: Step) -> bool:
+    return not any(branch in p.contributors for p in step)
 
 
 def _nothing_shared(window: Window) -> Iterator[Finding]:

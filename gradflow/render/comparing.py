@@ -18,7 +18,7 @@ def of_comparison(compared: Comparison) -> Story:
     heading = f"{a.name} beside {b.name}: {compared.where or 'the whole model'}"
     facts = (_length(a), _length(b), _common(a, b), *(_warned(run) for run in (a, b)))
     rows = tuple(_row(measure) for measure in compared.measures)
-    title = "Medians over the steps of each run"
+    title = "What was logged, first and last; all else as medians over the steps of each run"
     table = Table(("measure", a.name, b.name, "change"), rows, title=title, note=_NOTE)
     return Story(heading, facts, (table,))
 
@@ -60,6 +60,8 @@ def _change(measure: Measure) -> str:
     change = measure.change
     if math.isnan(change):
         return "–"
+    if change == 0.0:
+        return "0"
     if measure.kind == "size":
         return f"× {number(change)}"
     if measure.kind == "fraction":

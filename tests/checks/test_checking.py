@@ -228,6 +228,28 @@ def test_a_stack_of_layers_that_start_alike_is_a_note():
     assert "layers.0, layers.1, layers.2 are copies" in found[0].text
 
 
+def test_many_layers_of_one_kind_are_told_of_once():
+    model = nn.Transformer(8, 2, 1, 3, 16, batch_first=True)
+    found = only(gradflow.check(model), "built-alike")
+    assert found.text.startswith(
+        "decoder.layers.0.self_attn and decoder.layers.0.multihead_attn are built alike"
+    )
+    assert found.text.endswith(" So are 2 more, in other layers.")
+
+
+def test_odd_parameters_are_compared_too():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.spectrum = nn.Parameter(torch.randn(3, 3, dtype=torch.complex64))
+            self.nothing = nn.Parameter(torch.empty(0))
+            self.linear = nn.Linear(3, 3, dtype=torch.bfloat16)
+
+    left = Odd()
+    assert gradflow.check(pair(left, copy.deepcopy(left))).codes == ("copies",)
+    assert gradflow.check(pair(left, Odd())).codes == ("built-alike",)
+
+
 def test_fresh_batch_norms_are_no_copies():
     model = pair(nn.BatchNorm1d(3), nn.BatchNorm1d(3))
     assert gradflow.check(model, sgd(model)) == ()
