@@ -37,8 +37,8 @@ assets: $(READY) ## Make the pictures of the README and the gallery anew
 notebooks: $(READY) ## Make the lessons anew from their sources (ARGS='01 05' for some)
 	OMP_NUM_THREADS=1 $(BIN)/python notebooks/source/make.py $(ARGS)
 
-lab: $(READY) ## Open JupyterLab on the notebooks
-	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS) $(if $(wildcard notebooks),notebooks,.)
+lab: $(READY) ## Copy the lessons to my-lessons/, without the solutions, and open JupyterLab there
+	$(BIN)/gradflow lessons my-lessons $(if $(ARGS),-- $(ARGS))
 
 test: $(READY) ## Run the tests (all of them: make test TESTS='')
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m '$(TESTS)' $(ARGS)

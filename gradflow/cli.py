@@ -1,6 +1,6 @@
 """The command line: ``gradflow demo`` trains a small network and shows what each path contributed,
 ``gradflow explain`` tells in words what a recording holds, ``gradflow compare`` puts two side by side;
-``gradflow diagram`` draws a classic one.
+``gradflow diagram`` draws a classic one, ``gradflow lessons`` copies the lessons and opens them.
 
 torch and matplotlib are imported inside the commands, so that ``gradflow --help`` answers at once.
 """
@@ -8,13 +8,15 @@ torch and matplotlib are imported inside the commands, so that ``gradflow --help
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradflow.errors import GradflowError, InvalidArgumentError
+from gradflow.errors import GradflowError, InvalidArgumentError, need
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_compare(commands)
     _add_diagram(commands)
+    _add_lessons(commands)
     return parser
 
 
@@ -115,6 +118,17 @@ def _add_diagram(commands: Commands) -> None:
     diagram.add_argument("--plain", action="store_true", help="names alone, without operations and sizes")
     diagram.add_argument("--structure", action="store_true", help="without the numbers of a step")
     diagram.add_argument("--out", type=Path, metavar="FILE", help="the file (NAME.KIND here)")
+
+
+def _add_lessons(commands: Commands) -> None:
+    told = "copy the lessons (notebooks, without the solutions) to a folder, and open them in JupyterLab"
+    lessons = commands.add_parser("lessons", help=told, description=told.capitalize() + ".")
+    lessons.set_defaults(command=_lessons)
+    folder = "folder to work in, made if need be; what is there already stays (%(default)s)"
+    lessons.add_argument("folder", type=Path, nargs="?", default=Path("lessons"), metavar="DIR", help=folder)
+    lessons.add_argument("--no-open", action="store_true", help="copy only")
+    options = "after --: options for JupyterLab, such as --no-browser"
+    lessons.add_argument("options", nargs="*", metavar="OPTION", help=options)
 
 
 def _positive(text: str) -> int:
@@ -177,6 +191,19 @@ def _diagram(given: argparse.Namespace) -> int:
     path = given.out or Path(f"{given.name}.{given.format}")
     print(diagram(given.name, path, theme=given.theme, details=not given.plain, values=not given.structure))
     return 0
+
+
+def _lessons(given: argparse.Namespace) -> int:
+    from gradflow.lessons.copies import copy_lessons
+
+    copied = copy_lessons(given.folder)
+    print(f"{len(copied)} lessons in {given.folder}; begin with {copied[0].name}", flush=True)
+    if given.no_open:
+        return 0
+    need("jupyterlab", extra="lab", for_="gradflow lessons")
+    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    command = [sys.executable, "-m", "jupyterlab", *root, *given.options, str(given.folder)]
+    return subprocess.run(command, check=False).returncode
 
 
 def _folder(path: Path) -> Path:

@@ -264,3 +264,35 @@ def test_runs_are_called_by_their_files():
     assert cli._run_names(Path("a/x.gradflow"), Path("a/y.gradflow")) == ("x", "y")
     assert cli._run_names(Path("a/x.gradflow"), Path("b/x.gradflow")) == ("a/x", "b/x")
     assert cli._run_names(Path("x.gradflow"), Path("x.gradflow")) == ("x", "x (again)")
+
+
+def test_lessons_are_copied_without_solutions(tmp_path, capsys):
+    assert main(["lessons", str(tmp_path / "mine"), "--no-open"]) == 0
+    copies = sorted((tmp_path / "mine").glob("*.ipynb"))
+    assert [path.name for path in copies] == [path.name for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
+    assert f"{len(copies)} lessons in {tmp_path / 'mine'}; begin with 01_" in capsys.readouterr().out
+    for path in copies:
+        assert '"solution"' not in path.read_text(encoding="utf-8")
+
+
+def test_lessons_open_jupyterlab_with_the_options_given(tmp_path, monkeypatch):
+    commands = []
+
+    def run(command, check):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 7)
+
+    monkeypatch.setattr(cli.subprocess, "run", run)
+    assert main(["lessons", str(tmp_path), "--", "--no-browser", "--port=9000"]) == 7
+    (command,) = commands
+    assert command[1:3] == ["-m", "jupyterlab"]
+    assert command[-3:] == ["--no-browser", "--port=9000", str(tmp_path)]
+
+
+def test_copying_lessons_needs_no_torch(tmp_path):
+    code = (
+        "import sys; from gradflow.cli import main\n"
+        f"main(['lessons', {str(tmp_path)!r}, '--no-open'])\n"
+        "print({'torch', 'matplotlib', 'ipywidgets'} & set(sys.modules))"
+    )
+    assert fresh("-c", code).stdout.endswith("set()\n")
