@@ -28,7 +28,7 @@ function fill(page, shown, name) {
 function told(shown, open) {
   if (open) return `${shown.headline} ${shown.said}`;
   if (shown.trouble) return shown.trouble;
-  if (shown.guess && shown.reveals) return `Your guess: ${shown.guess}.`;
+  if (shown.guess && (shown.reveals || shown.final)) return `Your guess: ${shown.guess}.`;
   if (shown.guess) return `Your guess: ${shown.guess}. Go on to see.`;
   return shown.reveals ? "The answer is computed. It is shown when you commit to a guess." : "";
 }
@@ -66,6 +66,7 @@ function answer(shown) {
   const made = make("div", { class: shown.right ? "gfl-answer gfl-right" : "gfl-answer" });
   made.append(make("p", { class: "gfl-question" }, head));
   for (const words of [shown.said, shown.because]) if (words) made.append(make("p", {}, words));
+  if (!shown.right) made.append(make("p", { class: "gfl-gap" }, "Before you go on: what made the difference? One sentence."));
   return made;
 }
 

@@ -49,7 +49,8 @@ def show(*, theme: str = "light", **rows: Any) -> FigureBase:  # Any: tensors or
             ax.set_anchor("W")
             colour = style(name, list(batches)).colour if len(batches) > 1 else look.ink
             figure.text(0, 1 - (i + 0.5) / len(batches), name, va="center", weight="bold", color=colour)
-    tell(figure, f"{len(batches)} rows of {most} images: {', '.join(batches)}.")
+    count = "1 row" if len(batches) == 1 else f"{len(batches)} rows"
+    tell(figure, f"{count} of {most} images: {', '.join(batches)}.")
     return figure
 
 

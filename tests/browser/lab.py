@@ -132,7 +132,11 @@ class Notebook:
 
     def run(self, cells, name="test.ipynb"):
         """Write the cells to a notebook, open it, run it, and wait until nothing is left to do."""
-        self.open(write(self.server.folder, cells, name))
+        return self.run_file(write(self.server.folder, cells, name))
+
+    def run_file(self, name):
+        """Open a notebook of the server's folder, run all its cells, and wait until nothing is left to do."""
+        self.open(name)
         self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
         self.page.wait_for_function(HAS_RUN, timeout=TIMEOUT_MS)
         for kind in ("error", "stderr"):
