@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before anything imports matplotlib
+os.environ.setdefault("KERAS_BACKEND", "torch")  # before anything imports keras
 os.environ["COLUMNS"] = "110"  # stories are as wide as the terminal: here it is always this one
 
 

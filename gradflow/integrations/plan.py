@@ -7,7 +7,7 @@ carries it out when training begins.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from gradflow.capture.recorder import Recorder, watch
 from gradflow.errors import InvalidArgumentError, did_you_mean
 from gradflow.recording import Recording, Step
 
-__all__ = ["Branches", "Plan", "find_module", "for_rank"]
+__all__ = ["OPTIONS", "Branches", "Plan", "find_module", "for_rank", "refuse_unknown"]
 
 Branches = Sequence[str] | Mapping[str, str | nn.Module] | None
 """As ``watch`` takes them; a module may also be named by its path, for there may be no model yet."""
 
-_OPTIONS = tuple(inspect.signature(watch).parameters)[3:]
+OPTIONS = tuple(inspect.signature(watch).parameters)[3:]
+"""Names of the options of ``watch`` beside the model, its optimizer and the branches."""
 
 
 class Plan:
@@ -48,13 +49,7 @@ class Plan:
     ) -> None:
         self._where, self._module, self._branches = where, module, branches
         self._options = dict(options or {})  # of any type, as watch takes them
-        for name in self._options:
-            if name not in _OPTIONS:
-                raise InvalidArgumentError(
-                    f"{name!r} is no option of gradflow.watch",
-                    where=where,
-                    do=did_you_mean(name, ("module", "branches", *_OPTIONS)),
-                )
+        refuse_unknown(self._options, ("module", "branches", *OPTIONS), where=where)
         self.flow: Recorder | None = None
         self._told = -1
 
@@ -109,6 +104,19 @@ class Plan:
             name: find_module(root, module, where=self._where) if isinstance(module, str) else module
             for name, module in self._branches.items()
         }
+
+
+def refuse_unknown(options: Iterable[str], known: Sequence[str], *, where: str) -> None:
+    """Refuse an option that ``gradflow.watch`` does not have, before anything has begun.
+
+    Raises:
+        InvalidArgumentError: there is one; the message lists the near names.
+    """
+    for name in options:
+        if name not in OPTIONS:
+            raise InvalidArgumentError(
+                f"{name!r} is no option of gradflow.watch", where=where, do=did_you_mean(name, known)
+            )
 
 
 def find_module(root: nn.Module, path: str, *, where: str) -> nn.Module:

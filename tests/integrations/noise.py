@@ -12,3 +12,10 @@ LIGHTNING = [
         "ignore:The number of training batches .* is smaller than the logging interval"
     ),
 ]
+
+KERAS = [
+    # keras 3.15: get_weights() and variable.numpy() do not know numpy 2's copy keyword
+    pytest.mark.filterwarnings(
+        "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+    ),
+]

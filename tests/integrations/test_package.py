@@ -20,6 +20,7 @@ LIBRARIES = {
     "transformers",
 }
 EXTRAS = {
+    "keras": "keras",
     "lightning": "lightning",
     "sentence_transformers": "sentence-transformers",
     "transformers": "transformers",
@@ -63,7 +64,7 @@ class _Refusing:
 
     def find_spec(self, wanted, *_args):
         if wanted.partition(".")[0] == self.name:
-            raise ImportError(wanted)
+            raise ModuleNotFoundError(wanted, name=wanted)
 
 
 def test_each_of_several_processes_writes_a_file_of_its_own(tmp_path):
