@@ -25,6 +25,8 @@ Key = TypeVar("Key", bound=Hashable)
 MOST_STEPS = 400
 """Steps of a run that are read; of more, every so-many-th, and the heading says so."""
 
+_MOST_PAIRS = 6
+
 
 @dataclass(frozen=True, slots=True)
 class Measure:
@@ -64,7 +66,8 @@ class Run:
         scalars: First and last value of each logged scalar.
         total: Norm of the sum, in gradient units.
         norms: Norm of each contribution, in gradient units.
-        cosines: Cosine between the contributions of each pair of branches.
+        cosines: Cosine between the contributions of each pair of branches; empty of more than six pairs.
+        smallest: The smallest cosine between two branches.
         cancellation: Part of the effort that cancels.
         relative: Norm of the delta over that of the weights; ``nan`` without an optimizer.
         shares: Share of each contributor in the delta.
@@ -80,6 +83,7 @@ class Run:
     total: float
     norms: Mapping[str, float]
     cosines: Mapping[tuple[str, str], float]
+    smallest: float
     cancellation: float
     relative: float
     shares: Mapping[str, float]
@@ -122,6 +126,7 @@ class Comparison:
             yield _of(f"norm of {name}", "size", a.norms, b.norms, name)
         for pair in _either(a.cosines, b.cosines):
             yield _of(f"cosine {pair[0]}, {pair[1]}", "cosine", a.cosines, b.cosines, pair)
+        yield Measure("smallest cosine", "cosine", a.smallest, b.smallest)
         yield Measure("cancels", "fraction", a.cancellation, b.cancellation)
         yield Measure("‖Δ‖ / ‖θ‖", "size", a.relative, b.relative)
         for name in _either(a.shares, b.shares):
@@ -193,6 +198,7 @@ class _Reader:
         branches = tuple(dict.fromkeys(b for step in self.steps for b in step.branches))
         contributors = _either(*(model.contributors for model in self.models))
         pairs = [(x, y) for x, y in combinations(branches, 2) if x in contributors and y in contributors]
+        told = pairs if len(pairs) <= _MOST_PAIRS else []
         return Run(
             name=self._name,
             steps=len(self._recording),
@@ -202,7 +208,8 @@ class _Reader:
             scalars=_ends(self.steps),
             total=_middle(m.total_norm for m in self.models),
             norms={n: _middle(m.norms.get(n, math.nan) for m in self.models) for n in contributors},
-            cosines={pair: _middle(_cosine(m, *pair) for m in self.models) for pair in pairs},
+            cosines={pair: _middle(_cosine(m, *pair) for m in self.models) for pair in told},
+            smallest=_middle(_smallest(m, pairs) for m in self.models),
             cancellation=_middle(m.cancellation for m in self.models),
             relative=_middle(d.relative for d in self._deltas),
             shares=self._shares(),
@@ -234,6 +241,11 @@ def _there(step: Step, where: str) -> Contributions | None:
 
 def _cosine(model: Contributions, x: str, y: str) -> float:
     return model.cosine(x, y) if x in model.contributors and y in model.contributors else math.nan
+
+
+def _smallest(model: Contributions, pairs: Iterable[tuple[str, str]]) -> float:
+    known = [value for pair in pairs if not math.isnan(value := _cosine(model, *pair))]
+    return min(known, default=math.nan)
 
 
 def _ends(steps: list[Step]) -> dict[str, tuple[float, float]]:

@@ -54,6 +54,19 @@ def test_one_parameter_is_compared_by_its_own_numbers():
     assert found["‖Δ‖ / ‖θ‖"].a == pytest.approx(float(np.median([s["fc.weight"].delta.norm / 2 for s in A])))
 
 
+def test_the_smallest_cosine_stands_for_very_many_pairs():
+    many = scenes.recording(4, scenes.FIVE)
+    found = measures(many, A)
+    assert [name for name in found if name.startswith("cosine")] == [
+        "cosine anchor, positive",
+        "cosine anchor, negative",
+        "cosine positive, negative",
+    ]
+    model = [s.layer("") for s in many]
+    least = [min(m.cosine(x, y) for x in scenes.FIVE for y in scenes.FIVE if x != y) for m in model]
+    assert found["smallest cosine"].a == pytest.approx(float(np.median(least)))
+
+
 def test_scalars_are_compared_at_their_first_and_last_step():
     found = measures(A, B)
     assert found["loss, first"].change == 0.0
