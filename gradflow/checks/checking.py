@@ -48,4 +48,5 @@ def check(
     """
     subject = read_subject(model, optimizer)
     found = [*sharing.findings(subject), *movers.findings(subject), *layers.findings(subject)]
+    found += movers.left_over(subject)
     return Findings(sorted(found, key=lambda f: f.severity != "warning"), about=subject.title)

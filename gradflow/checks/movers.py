@@ -10,14 +10,13 @@ from gradflow.checks.subject import Subject
 from gradflow.findings.words import count, some
 from gradflow.record import Finding
 
-__all__ = ["findings"]
+__all__ = ["findings", "left_over"]
 
 
 def findings(subject: Subject) -> Iterator[Finding]:
     """Tell of parameters that are moved by no optimizer, by two, or by one that does not know the model."""
     params = subject.parameters()
     yield from _frozen(params)
-    yield from _left_over(params)
     if subject.optimizers:
         yield from _not_held(params, subject)
         yield from _held_twice(params, subject)
@@ -43,7 +42,9 @@ def _frozen(params: dict[str, nn.Parameter]) -> Iterator[Finding]:
         )
 
 
-def _left_over(params: dict[str, nn.Parameter]) -> Iterator[Finding]:
+def left_over(subject: Subject) -> Iterator[Finding]:
+    """Tell of gradients that are there already; this reads every one of them."""
+    params = subject.parameters()
     full = [fqn for fqn, p in params.items() if p.grad is not None and _is_nonzero(p.grad)]
     if full:
         yield Finding(

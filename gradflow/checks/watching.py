@@ -5,7 +5,7 @@ A recording has no model any more; so a recorder looks at it while it is there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 from torch.optim import Optimizer
@@ -16,7 +16,7 @@ from gradflow.record import Finding
 
 __all__ = ["Inspector"]
 
-_TOLD_BY_THE_STEP = ("fused", "gradient-left")
+_TOLD_BY_THE_STEP = ("fused",)
 _NONE_OF_OURS = ("stranger",)  # an optimizer may well move more than the watched model
 
 
@@ -36,10 +36,13 @@ class Inspector:
 
     def begin(self) -> None:
         """Look for copies before the first step, which parts them."""
-        self._sharing = tuple(sharing.findings(self._subject))
+        self._sharing = _safely(lambda: tuple(sharing.findings(self._subject)))
 
     def look(self) -> tuple[Finding, ...]:
         """Give what is to be told with the step that is being closed: all at first, then new modes."""
+        return _safely(self._look)
+
+    def _look(self) -> tuple[Finding, ...]:
         if not self._modules:
             self._modules = [module for _, module in self._subject.modules()]
         modes = [module.training for module in self._modules]
@@ -50,6 +53,16 @@ class Inspector:
             return tuple(layers.modes(self._subject))
         found = (*self._sharing, *movers.findings(self._subject), *layers.findings(self._subject))
         return tuple(f for f in found if f.code not in _TOLD_BY_THE_STEP and not _is_none_of_ours(f))
+
+
+def _safely(look: Callable[[], tuple[Finding, ...]]) -> tuple[Finding, ...]:
+    """Look, and let no model that cannot be looked at cost a step its record."""
+    try:
+        return look()
+    except Exception as error:
+        text = f"The model could not be looked at as gradflow.check does: {type(error).__name__}: {error}"
+        do = "gradflow.check(model, optimizer) shows where. What was recorded is as exact as ever."
+        return (Finding("note", "unchecked", text, do),)
 
 
 def _is_none_of_ours(finding: Finding) -> bool:

@@ -171,6 +171,13 @@ CATALOGUE = (
         "Nothing, where the hook is meant.",
     ),
     Entry(
+        "unchecked",
+        "note",
+        "capture",
+        "The model could not be looked at as `gradflow.check` does; what was recorded is as exact as ever.",
+        "`gradflow.check(model, optimizer)` shows where it fails.",
+    ),
+    Entry(
         "incomplete",
         "warning",
         "capture",

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import gradflow
 from gradflow.capture.ledger import Account
+from gradflow.checks import sharing
 from gradflow.recording import Recording
 
 NAMES = ("anchor", "positive", "negative")
@@ -271,6 +272,14 @@ def late(*, late):
     return triplet(model=net, optimizer=optimizer)
 
 
+def unreadable(*, fails):
+    """A model that cannot be looked at; the recording goes on."""
+    if not fails:
+        return triplet()
+    with mock.patch.object(sharing, "findings", side_effect=ZeroDivisionError("on purpose.")):
+        return triplet()
+
+
 def failing(*, fails):
     """Something of ours fails; the training goes on."""
     net = encoder()
@@ -337,6 +346,7 @@ CASES = {
     "skipped": Case("note", lambda: scaled(overflow=0), lambda: scaled(overflow=None)),
     "stranger": Case("warning", lambda: replaced(anew=False), lambda: replaced(anew=True)),
     "term-zero": Case("note", lambda: terms(margin=-1.0), lambda: terms(margin=100.0)),
+    "unchecked": Case("note", lambda: unreadable(fails=True), lambda: unreadable(fails=False)),
     "unclaimed": Case("warning", lambda: bare(claimed=False), lambda: bare(claimed=True)),
     "unseen": Case("warning", lambda: compiled(whole_step=True), lambda: compiled(whole_step=False)),
 }

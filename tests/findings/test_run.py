@@ -233,6 +233,13 @@ def test_what_is_seen_of_the_model_goes_with_the_first_step_only():
     assert "copies" in recording[0].findings.codes
 
 
+def test_a_model_that_cannot_be_looked_at_is_recorded_all_the_same():
+    seen, plain = broken.unreadable(fails=True), broken.unreadable(fails=False)
+    assert [len(s) for s in seen] == [len(s) for s in plain]
+    assert all(s.complete for s in seen)
+    assert [s.layer("").total_norm for s in seen] == [s.layer("").total_norm for s in plain]
+
+
 def test_modes_that_change_in_training_are_told_with_the_step():
     net = broken.encoder(norm=True)
 
