@@ -42,7 +42,12 @@ def weights(model):
     return laws.copies(laws.as_model(model))
 
 
-@pytest.mark.parametrize("name", zoo.names())
+HEAVY = [
+    pytest.param(name, marks=pytest.mark.slow) for name in zoo.names(heavy=True) if zoo.scene(name).heavy
+]
+
+
+@pytest.mark.parametrize("name", [*zoo.names(), *HEAVY])
 def test_laws_hold_on_every_scene(name):
     scene = zoo.scene(name)
     state, recording, before = run(scene, watched=True, keep="tensors")
