@@ -64,7 +64,8 @@ def _html(asked: Prediction, reveal: Reveal | None) -> str:
         parts.append(f"<p>Your guess: {escape(asked.shown(asked.guessed))}.</p>")
     if reveal is None:
         return f"<div>{''.join(parts)}</div>"
-    told = [part for part in (_headline(asked), asked.said()[0], reveal.because) if part]
+    said = asked.said()[0] or asked.why()
+    told = [part for part in (_headline(asked), said, reveal.because) if part]
     answer = f"<p>{escape(' '.join(told))}</p>"
     if asked.guessed is None:
         parts = [f"<details><summary>Guessed? Then open the answer.</summary>{answer}</details>"]

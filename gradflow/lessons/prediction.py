@@ -122,6 +122,10 @@ class Prediction:
             return " ".join(part for part in (words, *reasons) if part), fits
         return of_number(self.guessed, self.answer)
 
+    def why(self) -> str:
+        """Give the reason for the answer, where reasons were given choice by choice; else nothing."""
+        return self._why.get(str(self.answer), "")
+
     def shown(self, value: float | str | None) -> str:
         """Write a guess or an answer, with its unit."""
         text = written(value) if isinstance(value, float) else str(value)

@@ -53,6 +53,15 @@ def test_choices_are_told_why_whatever_was_chosen():
     assert repr(good).endswith("Yes. The chain rule adds.")
 
 
+def test_who_only_reads_finds_the_reason_behind_the_fold():
+    page = (
+        predict("Mean or sum?", choices=tuple(WHY))
+        .reveal("sum", because=WHY)
+        ._repr_mimebundle_()["text/html"]
+    )
+    assert page.endswith("<p>Computed: sum. The chain rule adds.</p></details></div>")
+
+
 def test_reasons_may_come_with_the_answer():
     wrong = predict("Mean or sum?", choices=tuple(WHY)).guess("mean").reveal("sum", because=WHY)
     assert repr(wrong).endswith("Not “mean”. It would depend on the number of paths. The chain rule adds.")
