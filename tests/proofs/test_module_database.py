@@ -136,7 +136,8 @@ def test_every_module_with_parameters_takes_part():
     assert {f"nn.{module}" for module in MODULES} <= set(known)
     for name in known.keys() - {f"nn.{module}" for module in MODULES}:
         assert next(cases_of(name, training=True), None) is None, f"{name} has parameters"
-    assert sum(count_of(module, mode) for module in MODULES for mode in MODES) == 2602
+    cases = 2602 if "LinearCrossEntropyLoss" in MODULES else 888
+    assert sum(count_of(module, mode) for module in MODULES for mode in MODES) == cases
 
 
 def test_skipped_cases_exist_and_have_a_reason():
