@@ -161,6 +161,9 @@ class Recording(Sequence[Step]):
 
         Args:
             last: How many steps are looked at; None for all.
+
+        Raises:
+            InvalidArgumentError: ``last`` is no positive number.
         """
         from gradflow import findings
 

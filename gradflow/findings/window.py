@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from gradflow.errors import InvalidArgumentError
 from gradflow.findings.branches import is_finite
 from gradflow.record import Contributions
 from gradflow.recording import Recording, Step
@@ -68,6 +69,15 @@ def window_of(recording: Recording | Sequence[Step], last: int | None) -> Window
     Args:
         recording: All steps.
         last: How many; None for all.
+
+    Raises:
+        InvalidArgumentError: ``last`` is no positive number of steps.
     """
+    if last is not None and last < 1:
+        raise InvalidArgumentError(
+            f"last={last!r} is no positive number of steps",
+            where="recording.findings",
+            do="last=100, or last=None for all",
+        )
     begin = 0 if last is None else max(0, len(recording) - last)
     return Window(tuple(recording[i] for i in range(begin, len(recording))))

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import gradflow
 from gradflow import findings
+from gradflow.errors import InvalidArgumentError
 from gradflow.findings import thresholds
 from gradflow.record import Finding
 from gradflow.recording import Recording
@@ -263,6 +264,12 @@ def test_a_recording_from_a_file_tells_the_same(tmp_path):
     recording = broken.pair(shared=False)
     loaded = gradflow.load(recording.save(tmp_path / "run.gradflow"))
     assert loaded.findings() == recording.findings()
+
+
+@pytest.mark.parametrize("last", [0, -3])
+def test_no_steps_at_all_are_refused(last):
+    with pytest.raises(InvalidArgumentError, match=f"last={last} is no positive number of steps"):
+        of([], last=last)
 
 
 def test_the_default_of_the_method_is_the_named_threshold():
