@@ -73,7 +73,7 @@ class Plan:
         options = dict(self._options)
         if options.get("to") is not None:
             options["to"] = for_rank(options["to"], *rank)
-        self.flow = watch(root, list(optimizers), branches=self._paths(root), **options)
+        self.flow = watch(root, _of(root, optimizers), branches=self._paths(root), **options)
         self._told = -1
 
     def end(self) -> None:
@@ -104,6 +104,16 @@ class Plan:
             name: find_module(root, module, where=self._where) if isinstance(module, str) else module
             for name, module in self._branches.items()
         }
+
+
+def _of(root: nn.Module, optimizers: Sequence[Optimizer]) -> list[Optimizer]:
+    """Give the optimizers that hold a parameter of the module; all if none does, for ``watch`` to refuse."""
+    own = {id(p) for p in root.parameters()}
+    return [
+        optimizer
+        for optimizer in optimizers
+        if any(id(p) in own for group in optimizer.param_groups for p in group["params"])
+    ] or list(optimizers)
 
 
 def refuse_unknown(options: Iterable[str], known: Sequence[str], *, where: str) -> None:

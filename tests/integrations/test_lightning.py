@@ -1,6 +1,10 @@
 """The Lightning callback in a real ``Trainer``."""
 
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import lightning
 import numpy as np
@@ -188,6 +192,41 @@ def test_options_go_to_watch_and_modules_may_be_named_by_path(tmp_path):
     assert [step.index for step in recording] == [0, 2]
     assert recording.branches == ("first", "last")
     assert recording.params == ("1.weight", "3.weight")
+
+
+def test_an_optimizer_of_other_modules_is_left_alone():
+    callback = GradflowCallback("encoder.1", keep="tensors")
+    laws.assert_bitwise_equal(fit(InTurn(), callback), fit(InTurn()))
+    assert [step.params for step in callback.recording] == [("weight", "bias")] * 3
+    assert all(step["weight"].delta.rule == "SGD" for step in callback.recording)
+
+
+def test_each_of_two_processes_records_its_own_and_the_first_logs(tmp_path):
+    """Two processes of Lightning's own, over gloo: DDP averages what each of them brought."""
+    script = Path(__file__).parent / "lightning_ranks.py"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    ranks = [load(tmp_path / f"run.rank{rank}.gradflow") for rank in (0, 1)]
+    gradients = [torch.load(tmp_path / f"grads{rank}.pt") for rank in (0, 1)]
+    assert [len(recording) for recording in ranks] == [2, 2]
+    for i in range(2):
+        steps = [recording[i] for recording in ranks]
+        for p, q in zip(*steps, strict=True):
+            assert p.residual == q.residual == 0.0
+            assert not np.array_equal(p.total, q.total)  # each has its own batch
+            mean = (p.total + q.total) / 2
+            for read in gradients:  # what DDP left in `.grad`, on both
+                np.testing.assert_allclose(mean, read[i][p.fqn].numpy(), rtol=1e-5, atol=1e-7)
+    [csv] = tmp_path.rglob("metrics.csv")
+    assert "gradflow/norm/anchor" in csv.read_text(encoding="utf-8")
 
 
 def test_a_second_fit_records_anew():
