@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from gradflow import data, integrations
 from gradflow.storage import load
 from gradflow.zoo import triplet
 from tests.integrations import noise
+from tests.integrations.conftest import forget_accelerate
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "examples"
@@ -46,12 +46,11 @@ def run(path, *arguments):
 
 @pytest.fixture(autouse=True)
 def _apart(monkeypatch, tmp_path):
-    """What a library writes goes to a folder of the test's own, and accelerate forgets its settings."""
+    """What a library writes goes to a folder of the test's own, and what it keeps is forgotten."""
     monkeypatch.chdir(tmp_path)
+    forget_accelerate()
     yield
-    state = sys.modules.get("accelerate.state")
-    for name in ("AcceleratorState", "PartialState", "GradientState") if state else ():
-        getattr(state, name)._reset_state()
+    forget_accelerate()
 
 
 @pytest.mark.parametrize("path", SHORT, ids=lambda path: path.stem)

@@ -4,20 +4,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from gradflow.errors import InvalidArgumentError
 from gradflow.integrations import accelerate
 from tests import laws
 from tests.integrations.triplets import NAMES, batches, encoder, loss_of
-
-
-@pytest.fixture(autouse=True)
-def _no_state_between_tests():
-    """accelerate keeps its settings for the whole process."""
-    yield
-    for state in (AcceleratorState, PartialState, GradientState):
-        state._reset_state()
 
 
 def train(watched, *, clips=False, steps=4, options=None, **asked):
