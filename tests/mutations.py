@@ -117,6 +117,42 @@ MUTATIONS = (
         "distributed/test_ranks.py::test_fsdp_contributions_are_local_and_the_delta_is_that_of_the_shard",
     ),
     Mutation(
+        "count a step inside a step of the same optimizer once",
+        "capture/recorder.py",
+        "return depth == 2",
+        "return False",
+        "capture/test_recomputation.py::test_a_step_inside_a_step_of_the_same_optimizer_is_one_step",
+    ),
+    Mutation(
+        "read the gradients when a closure has run",
+        "capture/session.py",
+        "self._observer.guarded(self._movers[position].closure_ends)",
+        "pass",
+        "capture/test_recomputation.py::test_a_closure_that_runs_once_is_split_like_any_step",
+    ),
+    Mutation(
+        "name Keras's calls as they were written, not as it runs them",
+        "integrations/keras_order.py",
+        "[names[i] for i in order]",
+        "list(names)",
+        "integrations/test_keras.py::test_names_follow_the_order_of_writing_however_keras_runs_the_calls",
+    ),
+    Mutation(
+        "tell that Keras was given other gradients than those of the backward",
+        "integrations/keras_steps.py",
+        'return "apply() was given another gradient than .grad holds"',
+        'return ""',
+        "integrations/test_keras.py::test_other_gradients_than_those_of_the_backward_are_not_split",
+    ),
+    Mutation(
+        "name no rows of what sentence-transformers embeds again inside the backward",
+        "integrations/sentence_transformers.py",
+        "torch.is_grad_enabled() and torch._C._current_graph_task_id() == -1",
+        "torch.is_grad_enabled()",
+        "integrations/test_sentence_transformers.py::"
+        "test_a_loss_that_embeds_again_inside_the_backward_is_told_as_unclaimed",
+    ),
+    Mutation(
         "leave a stretch that nobody claimed to nobody",
         "capture/labels.py",
         "if mark.is_unplaced:",
