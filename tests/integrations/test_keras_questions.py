@@ -10,6 +10,7 @@ import torch
 from keras import ops
 
 from gradflow.integrations import keras as watching
+from gradflow.integrations.keras_view import view_of
 from tests import laws
 from tests.integrations import keras_laws, noise
 
@@ -58,6 +59,14 @@ class TestThreeResNets:
             flow.close()
         losses = [torch.tensor(history.history["loss"])]
         return flow and flow.recording, keras_laws.state_of(model, model.optimizer, losses)
+
+    def test_torch_finds_two_modules_where_gradflow_finds_every_layer_with_weights(self, three):
+        network = three.get_layer("encoder_anchor")
+        assert len(list(network.named_modules())) == 2
+        assert len(list(network.named_parameters())) == 318  # 320 with the head that the question leaves out
+        found = dict(view_of([network]).named_modules())
+        assert set(found) == {"", *(layer.name for layer in network.layers if layer.weights)}
+        assert len(dict(view_of([network]).named_parameters())) == 212  # those that train
 
     def test_three_networks_of_the_same_names_are_no_model(self, three):
         networks = [three.get_layer(f"encoder_{name}") for name in NAMES]
