@@ -141,7 +141,11 @@ def test_create_graph_keeps_no_graph_alive():
     net.zero_grad()
 
 
-@pytest.mark.proves(row=35, situation="LBFGS and other closures", verdict="contributions exact, delta whole")
+@pytest.mark.proves(
+    row=35,
+    situation="LBFGS, and closures that run more than once",
+    verdict="contributions exact, delta whole",
+)
 def test_lbfgs_shows_its_delta_whole_and_says_why():
     net = encoder()
     opt = torch.optim.LBFGS(net.parameters(), max_iter=5)
@@ -331,6 +335,9 @@ class Renamed(torch.optim.SGD):
         return loss
 
 
+@pytest.mark.proves(
+    row=43, situation="an optimizer whose step calls the step of its base", verdict="one step"
+)
 def test_a_step_inside_a_step_of_the_same_optimizer_is_one_step():
     net = encoder()
     torch.optim.SGD(net.parameters(), lr=0.1)  # from now on steps of SGD itself call hooks
@@ -376,6 +383,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.proves(row=42, situation="a closure that runs once, as Lightning's", verdict="exact")
 @pytest.mark.parametrize("by_keyword", [False, True], ids=["by place", "by keyword"])
 @pytest.mark.parametrize("kind", KINDS, ids=["SGD", "Adam"])
 def test_a_closure_that_runs_once_is_split_like_any_step(kind, by_keyword):

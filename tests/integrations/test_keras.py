@@ -262,6 +262,7 @@ def in_order(order, listed):
     return keras.Model(inputs, outputs if listed else layers.Concatenate()(outputs)), shared
 
 
+@pytest.mark.proves(row=44, situation="a Keras model that runs its calls out of order", verdict="exact names")
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "joined"])
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
 def test_names_follow_the_order_of_writing_however_keras_runs_the_calls(order, listed):
