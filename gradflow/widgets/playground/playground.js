@@ -3,37 +3,44 @@
 
 let pages = 0; // ids of patterns must differ between the views of one document
 
-/** Ask the kernel, one thing at a time; of several moves that wait, only the latest is sent. */
+/**
+ * Ask the kernel to do something. A few questions are under way at most, and of several moves that wait only the
+ * latest is sent. A few, not one: the server holds a small answer back until the page has acknowledged the last,
+ * which takes 40 ms unless the page has something else to send meanwhile (Nagle's algorithm).
+ */
+const MOST_FLYING = 3;
+
 function asking(page) {
   const own = `${Date.now()}-${Math.random()}`;
-  const waiting = [];
-  let count = 0, flying = null;
+  const waiting = [], flying = [];
+  let wishes = 0;
   const send = () => {
-    if (flying !== null || !waiting.length) return;
-    flying = `${own}-${(count += 1)}`;
-    const { todo, given } = waiting.shift();
-    page.model.send({ todo, given, asked: flying });
+    while (flying.length < MOST_FLYING && waiting.length) {
+      const { todo, given, wish } = waiting.shift();
+      flying.push(wish);
+      page.model.send({ todo, given, asked: `${own}/${wish}` });
+    }
+    page.root.toggleAttribute("data-waiting", flying.length > 0);
   };
-  page.on("change:view", () => {
-    if (page.model.get("view").asked !== flying) return;
-    flying = null;
+  const answered = (asked = "") => {
+    const [whose, wish] = asked.split("/");
+    if (whose !== own) return false;
+    flying.splice(0, flying.indexOf(Number(wish)) + 1);
+    page.root.setAttribute("data-answered", wish);
     send();
-  });
-  page.on("msg:custom", ({ refused, asked }) => {
-    if (asked !== flying || !refused) return;
-    flying = null;
-    page.say(refused);
-    send();
-  });
+    return true;
+  };
+  page.on("change:view", () => answered(page.model.get("view").asked));
+  page.on("msg:custom", ({ refused, asked }) => { if (refused && answered(asked)) page.say(refused); });
   return {
     /** `replaces` names what a later wish makes needless, such as the place of one point. */
     ask(todo, given = {}, replaces = null) {
-      const last = waiting[waiting.length - 1];
-      if (replaces !== null && last?.replaces === replaces) Object.assign(last, { todo, given });
-      else waiting.push({ todo, given, replaces });
+      const wish = (wishes += 1), last = waiting[waiting.length - 1];
+      if (replaces !== null && last?.replaces === replaces) Object.assign(last, { todo, given, wish });
+      else waiting.push({ todo, given, replaces, wish });
       send();
     },
-    get isIdle() { return flying === null && !waiting.length; },
+    get isIdle() { return flying.length + waiting.length === 0; },
   };
 }
 
@@ -120,6 +127,7 @@ function plane(side, label) {
     svg, side,
     at: ([x, y]) => [(side / 2) * (1 + x / room), (side / 2) * (1 - y / room)],
     held: 0, // points under a finger: the scale must not run away from it
+    box: null, // where the plane is on the screen while a point is held: to ask at each move is slow
     get room() { return room; },
     set room(value) {
       if (self.held) return;
@@ -134,7 +142,7 @@ function plane(side, label) {
     },
     /** Where a pointer is, in the plane's own units. */
     under(event) {
-      const box = svg.getBoundingClientRect();
+      const box = self.box ?? svg.getBoundingClientRect();
       const turned = [(2 * (event.clientX - box.left)) / box.width - 1, 1 - (2 * (event.clientY - box.top)) / box.height];
       return turned.map((v) => Math.max(-1, Math.min(1, v)) * room);
     },
@@ -152,6 +160,7 @@ function movable(group, plane, label, onmove, onrest = () => {}) {
     if (held === now) return;
     held = now;
     plane.held += now ? 1 : -1;
+    plane.box = plane.held ? plane.svg.getBoundingClientRect() : null;
     if (!now) onrest();
   };
   const put = ([x, y]) => {

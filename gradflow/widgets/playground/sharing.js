@@ -161,7 +161,8 @@ function updateTable() {
   const body = make("tbody", {});
   const heads = ["weight", ...NAMES, "‖W.grad‖", "‖Δ‖"].map((words) => make("th", { scope: "col" }, words));
   const caption = make("caption", {});
-  const box = make("table", { class: "gf-updates" }, caption, make("thead", {}, make("tr", {}, ...heads)), body);
+  const table = make("table", { class: "gf-updates" }, caption, make("thead", {}, make("tr", {}, ...heads)), body);
+  const box = make("div", { class: "gf-scroll", tabindex: 0, role: "region", "aria-label": "what each weight was moved by" }, table);
   return {
     box,
     show(view) {
