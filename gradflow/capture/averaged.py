@@ -107,8 +107,9 @@ class AveragedAccount(Account):
             return Account._was_zeroed(self, grad)
         return is_zero(now) and not torch.equal(now, self.seen)
 
-    def _total(self, _backward: Backward, received: Tensor) -> None:
+    def _total(self, backward: Backward) -> None:
         """Keep what the leaf received: ``.grad`` will hold something else."""
+        received = backward.received()
         if self.total is None:
             self.total = received.detach().clone() if self.keep else received
         else:

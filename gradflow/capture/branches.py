@@ -13,7 +13,7 @@ from gradflow.capture.stems import Rows
 from gradflow.errors import InvalidArgumentError
 from gradflow.record import RESERVED
 
-__all__ = ["branch", "check_name", "closed_stretch", "current", "is_inside"]
+__all__ = ["branch", "check_name", "closed_stretch", "current", "is_inside", "is_plain"]
 
 _REMEMBERED = 256  # stretches that are over
 
@@ -31,7 +31,8 @@ class _State:
     closed: tuple[tuple[int, int, str], ...] = ()
 
 
-_state: ContextVar[_State] = ContextVar("gradflow_branch", default=_State())  # noqa: B039 - frozen
+_PLAIN = _State()
+_state: ContextVar[_State] = ContextVar("gradflow_branch", default=_PLAIN)
 
 
 class branch:  # noqa: N801 - reads as a verb in `with gradflow.branch("anchor")`
@@ -167,6 +168,11 @@ def is_inside(number: int) -> bool:
     """Tell whether the node of that number was made inside the open branch."""
     state = _state.get()
     return state.branch is not None and number >= state.started and closed_stretch(number) is None
+
+
+def is_plain() -> bool:
+    """Tell whether no branch was named on this thread, so that nodes need not be placed by their numbers."""
+    return _state.get() is _PLAIN
 
 
 def closed_stretch(number: int) -> str | None:

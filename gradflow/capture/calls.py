@@ -8,7 +8,7 @@ them belongs to is worked out in :mod:`gradflow.capture.labels`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ class Call:
         context: The ``branch()`` that was open at its start (compared by identity only).
         branch: The branch that the context or a named module decides; None leaves it to the paths.
         origins: Marks of the nodes that its inputs derive from.
-        takes_data: False for a call without any tensor among its arguments, as a parametrization's.
+        makes_weights: Whether it, or a call around it, has no tensor among its arguments: a parametrization.
         recomputes: For a forward run again inside a backward, as checkpointing does: a mark of its first run.
         is_recomputed: Whether it ran inside a backward at all.
     """
@@ -44,7 +44,7 @@ class Call:
     context: object = None
     branch: str | None = None
     origins: frozenset[Mark] = frozenset()
-    takes_data: bool = True
+    makes_weights: bool = False
     recomputes: Mark | None = None
     is_recomputed: bool = False
 
@@ -55,15 +55,25 @@ class Call:
             yield call
             call = call.parent
 
+    def is_inside(self, other: Call) -> bool:
+        """Tell whether this is a call or one made in it."""
+        call: Call | None = self
+        while call is not None:
+            if call is other:
+                return True
+            call = call.parent
+        return False
+
     @property
     def label(self) -> str:
         """Module path and index, as ``"encoder.conv1#2"``."""
         return f"{self.path}#{self.index}"
 
 
-@dataclass(eq=False, slots=True, repr=False)
 class Mark:
     """What is known of one node of the graph.
+
+    There is one for every node, and making it must cost little: what is seldom set is a default of the class.
 
     Attributes:
         window: The window it was made in.
@@ -72,22 +82,57 @@ class Mark:
         origins: Marks of other stretches that it derives from, should its own call not place it.
         readers: Calls that took it as an input; they decide where nothing else does.
         reach: Calls of other stretches that read it around their inputs, as a cached weight is read.
-        is_stem_candidate: A view or cast of a parameter, or made by a call that takes no data.
+        is_stem_candidate: A view or cast of a parameter, or made by a call that makes weights.
         is_unplaced: Made in a named stretch that was over before anybody saw the node.
         has_known_edges: Whether hooks tell what it sends to nodes that lie outside any branch like itself.
+        is_noted: Whether every node that reads it was taken note of, should branches meet at it.
         stem: What is kept of the node where branches may meet at it; None where they cannot.
     """
 
-    window: Window
-    call: Call | None = None
-    branch: str | None = None
-    origins: frozenset[Mark] = frozenset()
-    readers: set[Call] = field(default_factory=set)
-    reach: set[Call] = field(default_factory=set)
-    is_stem_candidate: bool = False
-    is_unplaced: bool = False
-    has_known_edges: bool = False
+    readers: Set[Call] = frozenset()
+    reach: Set[Call] = frozenset()
+    is_stem_candidate = False
+    is_unplaced = False
+    has_known_edges = False
+    is_noted = False
     stem: Stem | None = None
+
+    def __init__(
+        self,
+        window: Window,
+        call: Call | None = None,
+        branch: str | None = None,
+        origins: frozenset[Mark] = frozenset(),
+    ) -> None:
+        self.window, self.call, self.branch, self.origins = window, call, branch, origins
+
+    def add_reader(self, call: Call) -> bool:
+        """Add a call that took the node as an input; tell whether it was news."""
+        if not _is_news(call, self.readers):
+            return False
+        self.readers = _with(call, self.readers)
+        return True
+
+    def add_reach(self, call: Call) -> bool:
+        """Add a call that reads the node around its inputs; tell whether it was news."""
+        if not _is_news(call, self.reach):
+            return False
+        self.reach = _with(call, self.reach)
+        return True
+
+
+def _is_news(call: Call, known: Set[Call]) -> bool:
+    """Tell whether a call, or one of the same named branch, is not there yet."""
+    if not known:
+        return True
+    return call not in known and not (call.branch is not None and any(c.branch == call.branch for c in known))
+
+
+def _with(call: Call, known: Set[Call]) -> Set[Call]:
+    if not isinstance(known, set):
+        return {call}
+    known.add(call)
+    return known
 
 
 @dataclass(eq=False, slots=True, repr=False)

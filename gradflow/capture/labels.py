@@ -43,6 +43,8 @@ class Labeller:
             return "unclaimed"
         labels = self.labels(mark.window)
         own = labels.own(mark)
+        if own is not None and not mark.reach:
+            return own
         owners = self._branches(mark.readers) if own is None else {own}
         is_open = labels.is_explicit and mark.branch is None  # then glue is known by its edges
         owners |= self._branches(c for c in mark.reach if not (is_open and c is c.window.glue))
@@ -114,6 +116,9 @@ class Labels:
             return self.own(mark.call.recomputes)
         if self.is_explicit or mark.branch is not None:
             return mark.branch
+        path = None if mark.call is None else self._paths.get(mark.call)
+        if path is not None:
+            return self._names[path]
         keys = _keys(mark, self._paths)
         return self._names[next(iter(keys))] if len(keys) == 1 else None
 

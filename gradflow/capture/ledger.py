@@ -13,22 +13,25 @@ Note:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradflow.capture.marking import Edge
-from gradflow.capture.reduce import norm
+from gradflow.capture.reduce import norm, norms
 from gradflow.capture.stems import SHARED
 from gradflow.updates.working import held, is_sharded
 
-__all__ = ["Account", "Arrival", "Backward", "Part", "fold", "is_zero", "probe", "stamp"]
+__all__ = ["Account", "Arrival", "Backward", "Part", "fold", "is_zero", "probe", "stamp", "sums_to"]
 
 _PENDING = 8  # backwards that never accumulated (``autograd.grad``) are dropped beyond so many
 _PROBED = 256
+_BLOCK = 1 << 16  # elements that are added at a time: they stay in the cache
+_NUMPY_KNOWS = (torch.float32, torch.float64)
 
 
 @dataclass(eq=False, slots=True)
@@ -63,18 +66,24 @@ class Backward:
         residual: How far they were from the leaf's total; None while conserved bitwise.
         remainder: What the leaf received beyond the arrivals; None while conserved bitwise.
         was_clear: Whether ``.grad`` was None before.
-        stamp: Storage and version of the total the leaf received.
-        total: The total itself, where it may have to be kept.
+        stamp: Storage and version of the total the leaf received; None until it has received it.
+        total: The total itself, where the arrivals do not sum to it bitwise.
     """
 
     arrivals: list[tuple[Edge, Tensor]] = field(default_factory=list)
-    parts: dict[Edge, list[Part]] = field(default_factory=dict)
-    terms: list[tuple[Edge, str, Tensor]] = field(default_factory=list)
+    parts: dict[Edge, list[Part]] | None = None
+    terms: list[tuple[Edge, str, Tensor]] | None = None
     residual: Tensor | None = None
     remainder: Tensor | None = None
     was_clear: bool = False
-    stamp: tuple[int, int] = (0, -1)
+    stamp: tuple[int, int] | None = None
     total: Tensor | None = None
+
+    def received(self) -> Tensor:
+        """Give what the leaf received."""
+        folded = self.total if self.total is not None else fold([gradient for _, gradient in self.arrivals])
+        assert folded is not None, "without arrivals the total is kept"
+        return folded
 
 
 @dataclass(eq=False, slots=True)
@@ -89,9 +98,12 @@ class Account:
         owned: Contributors whose sum is a tensor of ours, which may be added to in place.
         cells: What each named term of the loss sent along each branch, by (contributor, term).
         uses: Every use that brought something.
+        alone: The use of each contributor that has but one: its norm is the contributor's.
         residuals: Residuals of the backwards that were not conserved bitwise.
         total: What the leaf received so far; None while ``.grad`` itself is just that.
-        probe: A few elements of that ``.grad``, which tell by what factor it is scaled later.
+        probe: A few elements of that ``.grad``, which tell by what factor it is scaled later; None where
+            they can be had from the sums.
+        is_refoldable: Whether the sums, added up in their order, are what the leaf received to the last bit.
         grad_stamp: Storage and version of ``.grad`` after the last backward.
     """
 
@@ -102,9 +114,11 @@ class Account:
     owned: set[str] = field(default_factory=set)
     cells: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     uses: list[Arrival] = field(default_factory=list)
+    alone: dict[str, Arrival] = field(default_factory=dict)
     residuals: list[Tensor] = field(default_factory=list)
     total: Tensor | None = None
     probe: Tensor | None = None
+    is_refoldable: bool = False
     grad_stamp: tuple[int, int] | None = None
 
     @property
@@ -133,11 +147,14 @@ class Account:
 
     def divide(self, task: int, edge: Edge, part: Part) -> None:
         """Take in what one contributor sent through a stem to a use, ahead of the sum that will arrive."""
-        self._backward(task).parts.setdefault(edge, []).append(part)
+        backward = self._backward(task)
+        backward.parts = backward.parts or {}
+        backward.parts.setdefault(edge, []).append(part)
 
     def divide_by_term(self, task: int, edge: Edge, term: str, gradient: Tensor) -> None:
         """Take in what one term of the loss sent to a use, ahead of the sum that will arrive."""
-        self._backward(task).terms.append((edge, term, gradient))
+        backward = self._backward(task)
+        backward.terms = [*(backward.terms or ()), (edge, term, gradient)]
 
     def receive(self, task: int, total: Tensor) -> None:
         """Compare the arrivals with the sum that the leaf receives."""
@@ -145,29 +162,39 @@ class Account:
         self._notice_clearing()
         backward.was_clear = self.param.grad is None
         backward.stamp = stamp(total)
-        folded = fold([gradient for _, gradient in backward.arrivals])
-        if folded is None or not _same(folded, total):
-            backward.residual, backward.remainder = _difference(folded, total)
-            folded = total.detach().clone() if total.requires_grad else total
-        backward.total = folded
+        gradients = [gradient for _, gradient in backward.arrivals]
+        if not sums_to(gradients, total):
+            backward.residual, backward.remainder = _difference(fold(gradients), total)
+            backward.total = total.detach().clone() if total.requires_grad else total
 
     def commit(self, task: int, label: Callable[[Edge], str]) -> None:
         """Count the arrivals of a backward: ``.grad`` has taken them in."""
         backward = self.pending.pop(task, None)
-        if backward is None or backward.total is None:
+        if backward is None or backward.stamp is None:
             return
+        is_first = self.grad_stamp is None
+        further: list[tuple[Arrival, Tensor]] = []
         for edge, gradient in backward.arrivals:
-            if edge in backward.parts and label(edge) == SHARED:
-                self._add_parts(edge, gradient, backward.parts[edge])
+            name = label(edge)
+            if backward.parts is not None and edge in backward.parts and name == SHARED:
+                self._add_parts(edge, gradient, backward.parts[edge], further)
             else:
-                self._add(label(edge), edge, gradient)
-        for edge, term, gradient in backward.terms:
+                self._add(name, edge, gradient, further)
+        for (arrival, _), found in zip(further, norms([g for _, g in further]), strict=True):
+            arrival.norm = found
+        for edge, term, gradient in backward.terms or ():
             cell = (label(edge), term)
             self.cells[cell] = self.cells[cell] + gradient if cell in self.cells else gradient
         if backward.residual is not None and backward.remainder is not None:
             self.residuals.append(backward.residual)
             self._sum("unclaimed", backward.remainder, is_ours=True)
-        self._total(backward, backward.total)
+        self.is_refoldable = (
+            is_first
+            and backward.total is None
+            and backward.parts is None
+            and len(self.sums) == len(backward.arrivals)
+        )
+        self._total(backward)
         self.grad_stamp = stamp(self.param.grad) if self.param.grad is not None else (0, -1)
 
     def parts(self) -> dict[str, Tensor]:
@@ -177,7 +204,9 @@ class Account:
     def clear(self) -> None:
         """Forget the step."""
         self.sums, self.owned, self.uses, self.residuals, self.cells = {}, set(), [], [], {}
+        self.alone = {}
         self.total, self.probe, self.grad_stamp = None, None, None
+        self.is_refoldable = False
 
     def _was_zeroed(self, grad: Tensor) -> bool:
         return stamp(grad) != self.grad_stamp and is_zero(grad)
@@ -190,21 +219,26 @@ class Account:
                 del self.pending[next(iter(self.pending))]
         return backward
 
-    def _add_parts(self, edge: Edge, whole: Tensor, parts: list[Part]) -> None:
+    def _add_parts(
+        self, edge: Edge, whole: Tensor, parts: list[Part], further: list[tuple[Arrival, Tensor]]
+    ) -> None:
         rest = whole
         for part in parts:
-            self._add(part.contributor, edge, part.gradient)
+            self._add(part.contributor, edge, part.gradient, further)
             rest = rest - part.gradient
         if rest.device.type != "cpu" or bool(_dense_values(rest).any()):
             self._sum("rounding", rest, is_ours=True)
 
-    def _add(self, name: str, edge: Edge, gradient: Tensor) -> None:
+    def _add(self, name: str, edge: Edge, gradient: Tensor, further: list[tuple[Arrival, Tensor]]) -> None:
+        """Count a use; the norm of a contributor's second and further ones is to be taken."""
         arrival = Arrival(edge, name)
-        alone = [use for use in self.uses if use.contributor == name]
-        if alone:
-            if len(alone) == 1 and alone[0].norm is None:
-                alone[0].norm = norm(self.sums[name])
-            arrival.norm = norm(gradient)
+        if name in self.sums:
+            alone = self.alone.pop(name, None)
+            if alone is not None:
+                alone.norm = norm(self.sums[name])
+            further.append((arrival, gradient))
+        else:
+            self.alone[name] = arrival
         self.uses.append(arrival)
         self._sum(name, gradient, is_ours=False)
 
@@ -220,17 +254,18 @@ class Account:
             self.sums[name] = before + gradient
             self.owned.add(name)
 
-    def _total(self, backward: Backward, received: Tensor) -> None:
+    def _total(self, backward: Backward) -> None:
         """Keep what the leaf received, unless ``.grad`` holds just that and can be asked later."""
         grad = self.param.grad
         is_first = self.is_empty and backward.was_clear and grad is not None and stamp(grad) == backward.stamp
         is_further = not self.is_empty and self.total is None and not backward.was_clear
         if grad is not None and (is_first or is_further) and not self.keep:
-            self.probe = probe(grad)
+            self.probe = None if self.is_refoldable else probe(grad)
         elif self.total is None:
+            received = backward.received()
             self.total = received.detach().clone() if self.keep else received
         else:
-            self.total = self.total + received
+            self.total = self.total + backward.received()
 
     def _notice_clearing(self) -> None:
         """Drop what was counted before ``.grad`` was cleared: no step will read it."""
@@ -272,16 +307,53 @@ def fold(gradients: list[Tensor]) -> Tensor | None:
     return total
 
 
-def _same(folded: Tensor, total: Tensor) -> bool:
-    """Tell whether two gradients are the same bits; on a device that cannot be asked, say no."""
-    if folded is total or stamp(folded)[0] == stamp(total)[0]:
-        return True
-    if total.device.type != "cpu" or total.is_sparse or folded.is_sparse:
+def sums_to(gradients: list[Tensor], total: Tensor) -> bool:
+    """Tell whether gradients, added in the given order, are a total to the last bit.
+
+    On a device that cannot be asked only a single one can be, which is the total itself.
+    """
+    if not gradients:
         return False
-    if torch.equal(folded, total):
+    first = gradients[0]
+    if len(gradients) == 1 and (first is total or stamp(first)[0] == stamp(total)[0]):
         return True
-    nans = folded.isnan(), total.isnan()
-    return torch.equal(*nans) and torch.equal(folded[~nans[0]], total[~nans[1]])
+    if total.device.type != "cpu" or any(g.is_sparse for g in (total, *gradients)):
+        return False
+    if _are_plain((total, *gradients)):
+        return _is_sum([g.detach().view(-1) for g in gradients], total.detach().view(-1))
+    folded = fold(gradients)
+    return folded is not None and _equal(folded, total)
+
+
+def _are_plain(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether tensors can be added block by block: one dtype that numpy knows, one shape, contiguous."""
+    dtype, shape = tensors[0].dtype, tensors[0].shape
+    return dtype in _NUMPY_KNOWS and all(
+        t.dtype == dtype and t.shape == shape and t.is_contiguous() and not t.is_neg() for t in tensors
+    )
+
+
+def _is_sum(flat: list[Tensor], total: Tensor) -> bool:
+    """Add block by block, so that nothing as large as the parameter is made; stop where it differs."""
+    size = total.numel()
+    scratch = torch.empty(min(size, _BLOCK), dtype=total.dtype)
+    for start in range(0, size, _BLOCK):
+        blocks = [t[start : start + _BLOCK] for t in (*flat, total)] if size > _BLOCK else [*flat, total]
+        there = blocks.pop()
+        here = blocks[0] if len(blocks) == 1 else torch.add(*blocks[:2], out=scratch[: there.numel()])
+        for block in blocks[2:]:
+            here += block
+        if not np.array_equal(here.numpy(), there.numpy()) and not _equal(here, there):
+            return False
+    return True
+
+
+def _equal(here: Tensor, there: Tensor) -> bool:
+    """Tell whether two tensors are equal, and have their NaNs in the same places."""
+    if torch.equal(here, there):
+        return True
+    nans = here.isnan(), there.isnan()
+    return torch.equal(*nans) and torch.equal(here[~nans[0]], there[~nans[1]])
 
 
 def _difference(folded: Tensor | None, total: Tensor) -> tuple[Tensor, Tensor]:

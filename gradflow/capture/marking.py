@@ -6,7 +6,7 @@ seen; who else reads the node is added later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 import torch
@@ -17,6 +17,8 @@ from gradflow.capture import branches
 from gradflow.capture.calls import Call, Mark, Window
 from gradflow.capture.stems import Crossing, Stem
 from gradflow.capture.walk import (
+    LONG,
+    Slots,
     ease_release,
     fresh_nodes,
     is_cast_of_leaf,
@@ -28,7 +30,9 @@ from gradflow.capture.walk import (
     upstream,
 )
 
-__all__ = ["Edge", "Marker", "Sink", "add_reader"]
+__all__ = ["Edge", "Marker", "Sink"]
+
+_NO_WINDOW = Window()  # of a mark that is put on no node
 
 
 class Edge:
@@ -83,57 +87,74 @@ class Marker:
         self.splits_trunks = splits_trunks
 
     def mark_fresh(
-        self, roots: list[Node], window: Window, call: Call | None, inputs: set[Node] | None
+        self, roots: list[Node], window: Window, call: Call | None, inputs: Collection[Node] | None
     ) -> None:
         """Mark what is new behind ``roots`` as made in ``call``, which read ``inputs`` (None: anything)."""
         fresh = fresh_nodes(roots, self.key)
-        ease_release(fresh[::-1])
-        for node in fresh:
-            mark = Mark(window, call, call.branch if call is not None else None)
-            mark.origins = self.origins(upstream(node), call)
-            if torch._C._current_graph_task_id() == -1:
+        if not fresh:
+            return
+        if len(fresh) > LONG:
+            ease_release([node for node, _ in reversed(fresh)])
+        branch = None if call is None else call.branch
+        is_in_forward = torch._C._current_graph_task_id() == -1
+        is_plain = not is_in_forward or branches.is_plain()
+        for node, slots in fresh:
+            mark = Mark(window, call, branch)
+            if not is_plain:
                 self._place_node(node, mark)
-            self.mark(node, mark, inputs)
+            self.mark(node, mark, inputs, slots, is_derived=True)
 
-    def mark(self, node: Node, mark: Mark, inputs: set[Node] | None) -> None:
+    def mark(
+        self,
+        node: Node,
+        mark: Mark,
+        inputs: Collection[Node] | None,
+        slots: Slots,
+        *,
+        is_derived: bool = False,
+    ) -> None:
         """Put a mark on a node, and a hook if it reads a watched parameter or a stem.
 
         Args:
             node: The node; what lies behind it is marked already.
             mark: Its mark.
             inputs: Nodes that its call took as inputs; None where anything may be read.
+            slots: Where its inputs lead.
+            is_derived: Whether the origins of the mark are those of its inputs.
         """
         put_mark(node, self.key, mark)
-        mark.is_stem_candidate = self._could_be_stem(node, mark)
+        call = mark.call
+        if (call is not None and call.makes_weights) or (
+            len(slots) == 1 and self._is_view(node, slots[0][0])
+        ):
+            mark.is_stem_candidate = True
         edges: list[Edge] = []
         crossings: list[Crossing] = []
-        for slot, (child, output) in enumerate(node.next_functions):
+        for slot, (child, output) in enumerate(slots):
             if child is None:
                 continue
             if is_leaf_node(child):
-                if self._sink.knows(leaf_of(child)):
-                    edges.append(Edge(mark, node.name(), slot, self._sink.key(leaf_of(child))))
-            else:
-                self._cross(child, mark, inputs)
-                stem = self._stem(child, mark)
-                if stem is not None:
-                    crossings.append(Crossing(mark, slot, stem, output))
+                leaf = leaf_of(child)
+                if self._sink.knows(leaf):
+                    edges.append(Edge(mark, node.name(), slot, self._sink.key(leaf)))
+                continue
+            below = mark_of(child, self.key)
+            if below is not None:
+                if is_derived:
+                    _derive(mark, below)
+                if self._reads(child, below, mark, inputs):
+                    crossings.append(Crossing(mark, slot, below, output))
         if edges or crossings:
             node.register_hook(self._sink.hook(edges, crossings))
 
-    def origins(self, nodes: Iterator[Node] | list[Node], call: Call | None) -> frozenset[Mark]:
+    def origins(self, nodes: Iterable[Node], call: Call | None) -> frozenset[Mark]:
         """Marks that nodes derive from, looking through the stretch they are made in."""
-        running = set(call.chain()) if call is not None else set()
-        found: list[frozenset[Mark]] = []
+        end = Mark(_NO_WINDOW, call)
         for node in nodes:
-            mark = mark_of(node, self.key)
-            if mark is None:
-                continue
-            is_same_stretch = mark.call is None or mark.call in running
-            found.append(mark.origins if is_same_stretch else frozenset([mark]))
-        if len(found) == 1:
-            return found[0]
-        return frozenset().union(*found)
+            mark = None if is_leaf_node(node) else mark_of(node, self.key)
+            if mark is not None:
+                _derive(end, mark)
+        return end.origins
 
     def guarded(self, node: Node, *, is_split: bool = True) -> Stem:
         """Give the stem that a node is, with a pre-hook on it."""
@@ -155,7 +176,7 @@ class Marker:
         From now on each edge inside that stretch is known, so that whatever else reads it shows.
         """
         for node in nodes:
-            for inside in self.spread(node, lambda m: m.branch is None and add_reader(m.readers, call)):
+            for inside in self.spread(node, lambda m: m.branch is None and m.add_reader(call)):
                 self._know_edges(inside)
 
     def _know_edges(self, node: Node) -> None:
@@ -168,11 +189,11 @@ class Marker:
             below = None if child is None or is_leaf_node(child) else mark_of(child, self.key)
             if child is None or below is None or not _is_open(below):
                 continue
-            is_known = below.stem is not None and below.is_stem_candidate  # its readers were all noted
-            below.stem = below.stem or Stem(below)
-            self._met(child, below.stem, is_trunk=True)
+            is_known = below.is_noted and below.is_stem_candidate  # its readers were all noted
+            below.is_noted = True
+            self._met(child, below, is_trunk=True)
             if not is_known:
-                crossings.append(Crossing(mark, slot, below.stem, output))
+                crossings.append(Crossing(mark, slot, below, output))
         if crossings:
             node.register_hook(self._sink.hook([], crossings))
 
@@ -183,7 +204,7 @@ class Marker:
 
         def visit(mark: Mark) -> bool:
             inside = mark.branch is None if is_open else mark.is_stem_candidate
-            return inside and add_reader(mark.reach, mark.window.outside)
+            return inside and mark.add_reach(mark.window.outside)
 
         self.spread(node, visit)
 
@@ -231,59 +252,58 @@ class Marker:
         ):
             mark.branch = context.name
 
-    def _stem(self, node: Node, reader: Mark) -> Stem | None:
-        """Give the stem that a node is to one that reads it; guard it once branches may meet there."""
-        mark = mark_of(node, self.key)
-        if mark is None:
-            return None
+    def _reads(self, node: Node, mark: Mark, reader: Mark, inputs: Collection[Node] | None) -> bool:
+        """Take note that one node reads another; tell whether what it sends there is to be known."""
+        if mark.call is not reader.call:
+            self._cross(node, mark, reader, inputs)
+        return (mark.is_stem_candidate or reader.branch is not None) and self._notes(node, mark, reader)
+
+    def _notes(self, node: Node, mark: Mark, reader: Mark) -> bool:
+        """Tell whether to note who reads a node, for branches may meet there; guard it once they may."""
         is_trunk = reader.branch is not None and _is_open(mark)
         if not is_trunk and not mark.is_stem_candidate:
-            return None
-        if mark.stem is None:
-            mark.stem = Stem(mark)
+            return False
+        mark.is_noted = True
         if is_trunk or mark.reach or is_cast_of_leaf(node):
-            return self._met(node, mark.stem, is_trunk=is_trunk)
-        return mark.stem
+            self._met(node, mark, is_trunk=is_trunk)
+        return True
 
-    def _met(self, node: Node, stem: Stem, *, is_trunk: bool) -> Stem:
+    def _met(self, node: Node, mark: Mark, *, is_trunk: bool) -> None:
+        stem = mark.stem = mark.stem or Stem(mark)
         stem.is_met = True
         stem.is_trunk |= is_trunk
-        return self.guarded(node, is_split=self.splits_trunks or stem.mark.is_stem_candidate)
+        self.guarded(node, is_split=self.splits_trunks or mark.is_stem_candidate)
 
-    def _could_be_stem(self, node: Node, mark: Mark) -> bool:
-        """Tell whether a node makes a weight out of weights, which several branches may then read."""
-        if mark.call is not None and not all(call.takes_data for call in mark.call.chain()):
-            return True
-        if not is_view_or_cast(node):
+    def _is_view(self, node: Node, child: Node | None) -> bool:
+        """Tell whether a node only views or casts a weight, or what was made of weights."""
+        if child is None or not is_view_or_cast(node):
             return False
-        child = node.next_functions[0][0]
-        if child is None or is_leaf_node(child):
-            return child is not None
+        if is_leaf_node(child):
+            return True
         behind = mark_of(child, self.key)
         return behind is not None and behind.is_stem_candidate
 
-    def _cross(self, child: Node, reader: Mark, inputs: set[Node] | None) -> None:
+    def _cross(self, child: Node, mark: Mark, reader: Mark, inputs: Collection[Node] | None) -> None:
         """Take note that a node reads another stretch around the inputs of its call: a cached weight."""
-        mark = mark_of(child, self.key)
-        if mark is None or mark.call is reader.call:
-            return
         if not mark.is_stem_candidate and (inputs is None or child in inputs):
             return
         call = reader.call or reader.window.glue
-        if mark.call is not None and call in mark.call.chain():
+        if mark.call is not None and call.is_inside(mark.call):
             return
         if mark.branch is None or mark.branch != call.branch:
-            self.spread(child, lambda m: add_reader(m.reach, call))
+            self.spread(child, lambda m: m.add_reach(call))
+
+
+def _derive(mark: Mark, below: Mark) -> None:
+    """Let a mark derive from what one of its inputs derives from, or from that input itself."""
+    is_same_stretch = below.call is None or (mark.call is not None and mark.call.is_inside(below.call))
+    origins = below.origins if is_same_stretch else frozenset((below,))
+    if not mark.origins:
+        mark.origins = origins
+    elif mark.origins is not origins:
+        mark.origins |= origins
 
 
 def _is_open(mark: Mark) -> bool:
     """Tell whether a node lies outside any named branch."""
     return mark.branch is None and not mark.is_unplaced
-
-
-def add_reader(calls: set[Call], call: Call) -> bool:
-    """Add a call unless it, or one of the same named branch, is there; tell whether it was news."""
-    if call in calls or (call.branch is not None and any(c.branch == call.branch for c in calls)):
-        return False
-    calls.add(call)
-    return True

@@ -250,8 +250,12 @@ class Observer:
     def guarded(self, act: Callable[..., None], *args: Any) -> None:  # the arguments of any act
         """Do something of ours inside the user's training, which it must not stop."""
         try:
-            with self._lock, torch.no_grad():
-                act(*args)
+            with self._lock:
+                if torch.is_grad_enabled():
+                    with torch.no_grad():
+                        act(*args)
+                else:  # as in any backward without create_graph
+                    act(*args)
         except Exception as error:
             self.fail(error)
 
@@ -261,8 +265,11 @@ class Observer:
         split = self._split
         task = self._in_backward() if split is None else split.task
         for edge in edges:
-            gradient, account = inputs[edge.slot], self.account(edge.param)
-            if gradient is None or account is None:
+            gradient = inputs[edge.slot]
+            if gradient is None:
+                continue
+            account = self.account(edge.param)
+            if account is None:
                 continue
             if split is None:
                 account.arrive(task, edge, gradient)
@@ -272,15 +279,17 @@ class Observer:
                 account.divide(task, edge, Part(split.name, gradient))
         if split is None:
             for crossing in crossings:
-                self._enter(task, crossing, inputs[crossing.slot])
+                if crossing.read.stem is not None:
+                    self._enter(task, crossing, inputs[crossing.slot])
 
     def _enter(self, task: int, crossing: Crossing, cotangent: Tensor | None) -> None:
-        if cotangent is None or not crossing.stem.is_guarded:
+        stem = crossing.read.stem
+        if cotangent is None or stem is None or not stem.is_guarded:
             return
         reader = self.labeller.of_mark(crossing.reader)
-        is_inner = crossing.stem.is_trunk and crossing.reader.branch is None and reader != UNCLAIMED
+        is_inner = stem.is_trunk and crossing.reader.branch is None and reader != UNCLAIMED
         contributor = INNER if is_inner or reader == SHARED else reader
-        crossing.stem.enter(task, contributor, crossing.output, cotangent)
+        stem.enter(task, contributor, crossing.output, cotangent)
 
     def _divide(self, stem: Stem, arriving: tuple[Tensor | None, ...]) -> None:
         """Send what each branch brings through the stem, just before the user's backward goes through it."""
@@ -350,9 +359,10 @@ class Observer:
         return task
 
     def _label(self, edge: Edge) -> str:
-        if self.labeller.is_by_reader(edge.mark):
+        mark = edge.mark
+        if mark.readers and self.labeller.is_by_reader(mark):
             self.by_reader.add(edge.param)
-        return self.labeller.of_mark(edge.mark)
+        return self.labeller.of_mark(mark)
 
     def _look(self) -> None:
         """Take in the parameters as the model has them now."""

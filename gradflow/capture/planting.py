@@ -18,7 +18,7 @@ from torch.autograd.graph import Node
 
 from gradflow.capture import branches
 from gradflow.capture.calls import Call, Mark
-from gradflow.capture.marking import Marker, Sink, add_reader
+from gradflow.capture.marking import Marker, Sink
 from gradflow.capture.stems import Rows
 from gradflow.capture.walk import (
     fresh_nodes,
@@ -26,7 +26,7 @@ from gradflow.capture.walk import (
     is_leaf_node,
     leaf_of,
     mark_of,
-    tensors_in,
+    tensors_of,
     upstream,
 )
 
@@ -75,8 +75,10 @@ class Planter:
     def leave(self, module: nn.Module, output: object) -> None:
         """Plant hooks on what the call built; runs as its forward hook, also after an exception."""
         frames = self._frames()
-        depth = next((i for i in reversed(range(len(frames))) if frames[i].module == id(module)), None)
-        if depth is None:  # it began before the hooks were put on
+        depth = len(frames) - 1
+        while depth >= 0 and frames[depth].module != id(module):
+            depth -= 1
+        if depth < 0:  # it began before the hooks were put on
             return
         frame = frames[depth]
         del frames[depth:]
@@ -85,8 +87,8 @@ class Planter:
         try:
             if output is None and sys.exc_info()[0] is not None:
                 frame.call.window.cancel(frame.call)
-            roots = [t.grad_fn for t in tensors_in(output) if t.grad_fn is not None]
-            self.marker.mark_fresh(roots, frame.call.window, frame.call, set(frame.inputs))
+            roots = [node for t in tensors_of(output) if (node := t.grad_fn) is not None]
+            self.marker.mark_fresh(roots, frame.call.window, frame.call, frame.inputs)
         except Exception as error:
             self._sink.fail(error)
 
@@ -98,12 +100,12 @@ class Planter:
         window.contexts[name] = None
         call = Call("", 0, 0, window, branch=name)
         read = [tensor.grad_fn]
-        for node in fresh_nodes([tensor.grad_fn], self.key):
+        for node, slots in fresh_nodes([tensor.grad_fn], self.key):
             if _was_made_in(name, node):
-                self.marker.mark(node, Mark(window, call, name), None)
+                self.marker.mark(node, Mark(window, call, name), None, slots)
                 read += upstream(node)
             else:
-                self.marker.mark(node, Mark(window, origins=self.marker.origins(upstream(node), None)), None)
+                self.marker.mark(node, Mark(window), None, slots, is_derived=True)
         self._read(read, call)
 
     def divide_rows(self, output: Tensor, rows: dict[str, Rows]) -> None:
@@ -118,7 +120,7 @@ class Planter:
         window.contexts.update(dict.fromkeys(rows))
         readers = [Call("", 0, 0, window, branch=name) for name in rows]
         for reader in (*readers, window.outside):
-            self.marker.spread(node, lambda m, reader=reader: add_reader(m.reach, reader))  # type: ignore[misc]
+            self.marker.spread(node, lambda m, reader=reader: m.add_reach(reader))  # type: ignore[misc]
 
     def name_term(self, value: Tensor, name: str) -> None:
         """Tell apart what comes back to a tensor as a term of the loss."""
@@ -136,19 +138,24 @@ class Planter:
         return frames
 
     def _begin(self, path: str, module: nn.Module, data: object) -> tuple[Call, list[Node]]:
-        parent = next((f.call for f in reversed(self._frames()) if f.call is not None), None)
+        parent = None
+        for frame in reversed(self._frames()):
+            if frame.call is not None:
+                parent = frame.call
+                break
         if torch._C._current_graph_task_id() != -1:
             call = self._recomputed(path, module, parent, data)
         else:
             window = parent.window if parent is not None else self._sink.window()
             call = window.begin(path, id(module), parent)
             self._place(call, module)
-        tensors = list(tensors_in(data))
-        call.takes_data = bool(tensors)
-        inputs = [t.grad_fn for t in tensors if t.grad_fn is not None]
-        self.marker.mark_fresh(inputs, call.window, parent, None)
-        call.origins |= self.marker.origins(inputs, call)
-        self._read(inputs, call)
+        tensors = tensors_of(data)
+        call.makes_weights = not tensors or (parent is not None and parent.makes_weights)
+        inputs = [node for t in tensors if (node := t.grad_fn) is not None]
+        if inputs:
+            self.marker.mark_fresh(inputs, call.window, parent, None)
+            call.origins |= self.marker.origins(inputs, call)
+            self._read(inputs, call)
         return call, inputs
 
     def _place(self, call: Call, module: nn.Module) -> None:
@@ -210,8 +217,8 @@ class Planter:
     def follow(self, gradients: tuple[Tensor | None, ...], mark: Mark) -> None:
         """Mark what a backward with ``create_graph`` builds as made where the differentiated node was."""
         roots = [g.grad_fn for g in gradients if g is not None and g.grad_fn is not None]
-        for node in fresh_nodes(roots, self.key):
-            self.marker.mark(node, Mark(mark.window, mark.call, mark.branch, mark.origins), None)
+        for node, slots in fresh_nodes(roots, self.key):
+            self.marker.mark(node, Mark(mark.window, mark.call, mark.branch, mark.origins), None, slots)
 
     def _read(self, inputs: list[Node], call: Call) -> None:
         """Tell the stretches without a branch of their own who reads them."""
@@ -219,11 +226,10 @@ class Planter:
             if call.parent is None or call.parent.branch != call.branch:
                 self.marker.read_by(inputs, call)
             return
-        running = set(call.chain())
 
         def visit(mark: Mark) -> bool:
-            is_placed = mark.branch is not None or (mark.call is not None and mark.call not in running)
-            return not is_placed and add_reader(mark.readers, call)
+            is_placed = mark.branch is not None or (mark.call is not None and not call.is_inside(mark.call))
+            return not is_placed and mark.add_reader(call)
 
         for node in inputs:
             self.marker.spread(node, visit)
@@ -241,7 +247,7 @@ def _was_made_in(name: str, node: Node) -> bool:
 
 def _identity(module: nn.Module, data: object) -> tuple[int, ...]:
     """Identify a call by its module and the storage of its inputs, which a checkpoint keeps."""
-    return (id(module), *(t.data_ptr() for t in tensors_in(data) if t.layout == torch.strided))
+    return (id(module), *(t.data_ptr() for t in tensors_of(data) if t.layout == torch.strided))
 
 
 def planters_behind(tensor: Tensor) -> list[Planter]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gradflow.capture.averaged import AveragedAccount
 from gradflow.capture.ledger import Account, fold, probe, stamp
-from gradflow.capture.reduce import norm
+from gradflow.capture.reduce import Harvest, Slot, norm
 from gradflow.record import OTHER_RANKS
 
 __all__ = ["Reading", "read"]
@@ -29,7 +29,9 @@ class Reading:
     """One gradient as an optimizer is about to read it.
 
     Attributes:
-        total_norm: Norm of what the leaf received in this step, on the device; None if nothing.
+        total_norm: Norm of what the leaf received in this step, on the device; None if it received nothing,
+            or where the norm is that of ``received``.
+        received: What the leaf received, where that is what the optimizer reads; None elsewhere.
         scale: What the optimizer reads as a multiple of it, on the device; None for 1.
         edited: What ``.grad`` holds beyond it; None if nothing.
         others: What the other ranks brought, to be scaled like a contribution; None without any.
@@ -39,6 +41,13 @@ class Reading:
     scale: Tensor | None = None
     edited: Tensor | None = None
     others: Tensor | None = None
+    received: Tensor | None = None
+
+    def norm_slot(self, harvest: Harvest) -> Slot | None:
+        """Reserve a slot for the norm of what the leaf received; None if nothing."""
+        if self.received is not None:
+            return harvest.norm(self.received)
+        return None if self.total_norm is None else harvest.add(self.total_norm)
 
     def contributions(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
         """Give each contribution as it is read; they sum to ``.grad``."""
@@ -69,13 +78,13 @@ def _read_own(account: Account, peers: Sequence[Tensor]) -> Reading:
     if total is None:
         return Reading(None, None, None if grad is None else grad.detach().clone())
     if grad is None:
-        return Reading(norm(total))
+        return Reading(None, received=total)
     if account.total is None and stamp(grad) == account.grad_stamp:
-        return Reading(norm(total))
+        return Reading(None, received=total)
     if grad.is_sparse or total.is_sparse:
         return _read_sparse(grad, total)
     if grad.device.type == "cpu" and torch.equal(grad, total):
-        return Reading(norm(total))
+        return Reading(None, received=total)
     return _read_changed(account, grad.detach(), total, peers)
 
 
@@ -150,5 +159,5 @@ def _real(sample: Tensor) -> Tensor:
 def _read_sparse(grad: Tensor, total: Tensor) -> Reading:
     difference = (grad.detach() - total).coalesce()
     if grad.device.type == "cpu" and not bool(difference.values().any()):
-        return Reading(norm(total))
+        return Reading(None, received=total)
     return Reading(norm(total), None, difference)

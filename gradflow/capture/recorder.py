@@ -295,4 +295,6 @@ def _keeps(patterns: tuple[str, ...], targets: Targets) -> Callable[[tuple[str, 
     known = [name for names in targets.names.values() for name in names]
     for pattern in patterns:
         match(pattern, known, where=f"gradflow.watch({targets.title}, keep=...)")
+    if not patterns:
+        return lambda _names: False
     return lambda names: any(fnmatch.fnmatchcase(n, pattern) for n in names for pattern in patterns)

@@ -20,6 +20,7 @@ from gradflow.capture.closing import Entry, close
 from gradflow.capture.ledger import Account
 from gradflow.capture.movement import Move, Mover
 from gradflow.capture.observer import Observer
+from gradflow.capture.reduce import Harvest
 from gradflow.record import Finding
 from gradflow.recording import Step
 
@@ -102,6 +103,7 @@ class Session:
         self._every = every
         self._inspect = inspect
         self._moves: dict[int, Move] = {}
+        self._harvest = Harvest()
         self._movers = [Mover(o, self._account, self._moves) for o in optimizers]
         self._stepped: set[int] = set()
         self._stepped_in = -1
@@ -123,17 +125,22 @@ class Session:
         if position in self._stepped and self._stepped_in == -1:
             self.finish()
         if self._observer.is_armed:
-            self._observer.guarded(partial(self._movers[position].before, has_closure=has_closure))
+            self._observer.guarded(
+                partial(self._movers[position].before, self._harvest, has_closure=has_closure)
+            )
 
     def closure_ends(self, position: int) -> None:
         """The closure given to an optimizer's step has computed its gradients."""
         if self._observer.is_armed:
-            self._observer.guarded(self._movers[position].closure_ends)
+            self._observer.guarded(self._movers[position].closure_ends, self._harvest)
 
     def optimizer_ends(self, position: int) -> None:
         """An optimizer has stepped."""
         mover = self._movers[position]
-        self._observer.guarded(mover.after if self._observer.is_armed else mover.unwatched)
+        if self._observer.is_armed:
+            self._observer.guarded(partial(mover.after, self._harvest, is_alone=len(self._movers) == 1))
+        else:
+            self._observer.guarded(mover.unwatched)
         self._stepped.add(position)
         self._stepped_in = torch._C._current_graph_task_id()
         if len(self._stepped) == len(self._movers) and self._stepped_in == -1:
@@ -169,6 +176,7 @@ class Session:
             self._observer.guarded(self._record, is_skipped)
         self._observer.begin_step()
         self._moves.clear()
+        self._harvest = Harvest()
         self._scalars = {}
         self._stepped, self._stepped_in = set(), -1
         self._index += 1
@@ -182,7 +190,7 @@ class Session:
             for key in observer.targets.params
             if key in observer.accounts and self._counts(key, observer.accounts[key])
         ]
-        parameters = close(entries, branches, observer.terms)
+        parameters = close(entries, branches, observer.terms, self._harvest)
         if observer.misfit:
             observer.warn_once(f"{observer.misfit}. {_USE_BRANCH}", about="misfit")
         self.shelf.append(

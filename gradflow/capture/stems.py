@@ -104,12 +104,19 @@ class Stem:
 
 
 class Crossing:
-    """An edge over which a node reads a stem."""
+    """An edge over which a node reads one that branches may meet at.
 
-    __slots__ = ("output", "reader", "slot", "stem")
+    Attributes:
+        reader: Mark of the node that reads.
+        slot: Which of its inputs the edge is.
+        read: Mark of the node that is read.
+        output: Which of its outputs.
+    """
 
-    def __init__(self, reader: Mark, slot: int, stem: Stem, output: int) -> None:
-        self.reader, self.slot, self.stem, self.output = reader, slot, stem, output
+    __slots__ = ("output", "read", "reader", "slot")
+
+    def __init__(self, reader: Mark, slot: int, read: Mark, output: int) -> None:
+        self.reader, self.slot, self.read, self.output = reader, slot, read, output
 
 
 def send_through(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import cast
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils.checkpoint import CheckpointFunction
@@ -18,6 +19,8 @@ from torch.utils.checkpoint import CheckpointFunction
 from gradflow.capture.calls import Mark
 
 __all__ = [
+    "LONG",
+    "Slots",
     "ease_release",
     "fresh_nodes",
     "is_cast_of_leaf",
@@ -28,10 +31,16 @@ __all__ = [
     "mark_of",
     "put_mark",
     "tensors_in",
+    "tensors_of",
     "upstream",
 ]
 
-_BLOCK = 5000  # nodes
+Slots = tuple[tuple[Node | None, int], ...]
+"""Where the inputs of a node lead: to which node, and to which of its outputs."""
+
+_LEAF: type = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # torch's stubs lack it
+LONG = 5000
+"""Chains of more nodes than this are freed by recursion that is too deep, unless eased."""
 _DEPTH = 6  # how deep containers of tensors are looked into
 _VIEWS_AND_CASTS = frozenset({
     "AliasBackward0", "AsStridedBackward0", "ExpandBackward0", "PermuteBackward0", "ReshapeAliasBackward0",
@@ -39,6 +48,20 @@ _VIEWS_AND_CASTS = frozenset({
     "TBackward0", "ToCopyBackward0", "TransposeBackward0", "UnbindBackward0", "UnsafeSplitBackward0",
     "UnsafeViewBackward0", "UnsqueezeBackward0", "ViewBackward0",
 })  # fmt: skip
+
+
+def tensors_of(data: object) -> list[Tensor]:
+    """Give every tensor in the arguments of a call, or in its output."""
+    if isinstance(data, Tensor):
+        return [data]
+    found: list[Tensor] = []
+    for part in data if isinstance(data, tuple) else (data,):
+        for value in part if isinstance(part, tuple) else (part,):
+            if isinstance(value, Tensor):
+                found.append(value)
+            elif value is not None and not (type(value) is dict and not value):
+                found += tensors_in(value)
+    return found
 
 
 def tensors_in(value: object, depth: int = _DEPTH) -> Iterator[Tensor]:
@@ -60,7 +83,7 @@ def tensors_in(value: object, depth: int = _DEPTH) -> Iterator[Tensor]:
 
 def is_leaf_node(node: Node) -> bool:
     """Tell whether a node is an AccumulateGrad; its type is not public."""
-    return type(node).__name__ == "AccumulateGrad"
+    return type(node) is _LEAF
 
 
 def leaf_of(node: Node) -> Tensor:
@@ -79,8 +102,8 @@ def put_mark(node: Node, key: str, mark: Mark) -> None:
 
 
 def is_view_or_cast(node: Node) -> bool:
-    """Tell whether a node only casts or views its one input, as autocast and ``chunk`` do to a weight."""
-    return type(node).__name__ in _VIEWS_AND_CASTS and len(node.next_functions) == 1
+    """Tell whether a node of one input only casts or views it, as autocast and ``chunk`` do to a weight."""
+    return type(node).__name__ in _VIEWS_AND_CASTS
 
 
 def is_cast_of_leaf(node: Node) -> bool:
@@ -100,28 +123,31 @@ def is_in_checkpoint() -> bool:
     return False
 
 
-def fresh_nodes(roots: list[Node], key: str) -> list[Node]:
+def fresh_nodes(roots: list[Node], key: str) -> list[tuple[Node, Slots]]:
     """Give the nodes behind ``roots`` that carry no mark under ``key``, children before their readers.
 
-    The walk stops at marked nodes and at leaves: what lies behind a mark is marked already.
+    The walk stops at marked nodes and at leaves: what lies behind a mark is marked already. With each node
+    comes where its inputs lead, for asking costs more than keeping.
     """
-    order: list[Node] = []
-    state: dict[Node, bool] = {}  # False while its children are being walked
-    stack = [node for node in roots if mark_of(node, key) is None and not is_leaf_node(node)]
+    order: list[tuple[Node, Slots]] = []
+    seen: set[Node] = set()
+    stack: list[tuple[Node, Slots | None]] = [(root, None) for root in roots if _is_fresh(root, key)]
     while stack:
-        node = stack[-1]
-        if node in state:
-            stack.pop()
-            if not state[node]:
-                state[node] = True
-                order.append(node)
-            continue
-        state[node] = False
-        for child, _ in node.next_functions:
-            if child is None or child in state or is_leaf_node(child) or mark_of(child, key):
-                continue
-            stack.append(child)
+        node, slots = stack.pop()
+        if slots is not None:  # its children are done
+            order.append((node, slots))
+        elif node not in seen:
+            seen.add(node)
+            slots = node.next_functions
+            stack.append((node, slots))
+            for child, _ in slots:
+                if child is not None and child not in seen and _is_fresh(child, key):
+                    stack.append((child, None))
     return order
+
+
+def _is_fresh(node: Node, key: str) -> bool:
+    return type(node) is not _LEAF and mark_of(node, key) is None
 
 
 def upstream(node: Node) -> Iterator[Node]:
@@ -138,7 +164,7 @@ def ease_release(nodes: list[Node]) -> None:
     not an error) beyond some 50,000 of them. So each node at the head of a block holds the rest of its
     block, in reverse: a list lets go of its last item first, so nodes die one by one from the loss on.
     """
-    if len(nodes) <= _BLOCK:
+    if len(nodes) <= LONG:
         return
-    for head in range(0, len(nodes), _BLOCK):
-        nodes[head].metadata["gradflow.release"] = nodes[head + 1 : head + _BLOCK][::-1]  # type: ignore[index]
+    for head in range(0, len(nodes), LONG):
+        nodes[head].metadata["gradflow.release"] = nodes[head + 1 : head + LONG][::-1]  # type: ignore[index]
