@@ -8,7 +8,7 @@ TESTS  ?= not slow and not gpu
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo assets notebooks lab test mutations check clean
+.PHONY: help setup demo assets notebooks lab test mutations bench check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,16 @@ test: $(READY) ## Run the tests (all of them: make test TESTS='')
 
 mutations: $(READY) ## Take defences away one by one, and see the tests turn red
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutations.py
+
+# Of the peers, and with one thread: ratios are then the same on a busy machine.
+bench: .bench/.ready ## Measure what watching costs, beside the peers, and write benchmarks/RESULTS.md
+	OMP_NUM_THREADS=1 .bench/bin/python -m benchmarks $(ARGS)
+
+.bench/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv .bench
+	.bench/bin/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
+	.bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt -e .
+	@touch $@
 
 check: $(READY) ## Check format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
