@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gradflow.graph import Graph
     from gradflow.recording import Recording, Step
     from gradflow.render import figures as plot
-    from gradflow.render.report import report
+    from gradflow.reports import report
     from gradflow.storage import load
     from gradflow.widgets import playground
     from gradflow.widgets.explorer.live import explore
@@ -45,7 +45,7 @@ _HOMES = {
     "load": "gradflow.storage",
     "playground": "gradflow.widgets.playground",
     "plot": "gradflow.render.figures",
-    "report": "gradflow.render.report",
+    "report": "gradflow.reports",
     "trace": "gradflow.capture.trace",
     "watch": "gradflow.capture.recorder",
     "zoo": "gradflow.zoo",

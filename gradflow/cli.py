@@ -283,7 +283,7 @@ def _saved(figure: Any, file: Path) -> Path:  # Any: what a matplotlib figure is
 
 
 def _report(recording: Recording, folder: Path) -> Path:
-    from gradflow.render.report import report
+    from gradflow.reports import report
 
     report(recording, folder / "report.html")
     return folder / "report.html"

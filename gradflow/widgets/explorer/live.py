@@ -9,8 +9,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Mapping
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import traitlets
@@ -19,31 +17,12 @@ from gradflow.errors import GradflowError, InvalidArgumentError
 from gradflow.recording import Recording
 from gradflow.widgets import assets
 from gradflow.widgets.explorer.book import Book, Reply
+from gradflow.widgets.explorer.parts import PARTS, START, STYLE
 from gradflow.widgets.explorer.still import still
 from gradflow.widgets.twin import Twin
 from gradflow.widgets.widget import Widget
 
-__all__ = ["NEWEST", "PARTS", "START", "Explorer", "Recorded", "explore"]
-
-_HERE = Path(__file__).parent
-PARTS = tuple(_HERE / name for name in ("source", "flow", "list", "detail", "explorer"))
-"""The script of the explorer, in the order in which its files stand."""
-
-NEWEST = -1
-START: Mapping[str, Any] = MappingProxyType(
-    {
-        "step": NEWEST,  # index of the step shown; -1 follows the newest
-        "place": "",  # FQN or module path selected; "" is the whole model
-        "branch": "",  # the one brought out; "" for all alike
-        "opened": None,  # module paths unfolded in the flow; None as at the start
-        "sort": "total",  # what the list is sorted by: name, total, conflict, cancellation, delta
-        "ascending": False,
-        "search": "",
-        "view": [0.0, 0.0, 1.0],  # where the flow is looked at: right, down, zoom
-        "playing": False,
-    }
-)
-"""What a reader may choose in the explorer, and how it is at the start."""
+__all__ = ["Explorer", "Recorded", "ask", "explore"]
 
 _SHORTEST_S, _LONGEST_S = 0.2, 2.0  # between two looks for new steps
 
@@ -65,7 +44,7 @@ class Explorer(Widget):
     """
 
     defaults = START
-    _esm, _css = assets.script(*PARTS), assets.style_sheet(_HERE / "explorer")
+    _esm, _css = assets.script(*PARTS), assets.style_sheet(STYLE)
     overview = traitlets.Dict().tag(sync=True)
     overview_numbers = traitlets.Bytes().tag(sync=True)
 

@@ -1,10 +1,13 @@
-"""One self-contained page about a recording: pictures, tables and findings, readable without a network.
+"""One self-contained page about a recording: the explorer, pictures, tables and findings, without a network.
 
-All pictures are inline SVG with a title and a description, and follow light and dark.
+The explorer is the one of notebooks, with the numbers in the page; a content security policy lets no
+script run but ours. All other pictures are inline SVG with a title and a description, in light and dark.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -16,6 +19,7 @@ from gradflow.recording import Recording, Step
 from gradflow.render import html
 from gradflow.render.story import ACCOUNTING, of_recording, step_table
 from gradflow.render.theme import DARK, LIGHT, css_variables, style
+from gradflow.widgets.explorer.standalone import Standalone, standalone
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -53,9 +57,10 @@ def report(recording: Recording, path: str | Path, *, fqn: str | None = None) ->
         NotKeptError: the tensors of ``fqn`` were not kept.
     """
     step = _detailed(recording)
-    sections = list(_sections(recording, step, fqn))
+    explorer = standalone(recording)
+    sections = [_explorer(explorer), *_sections(recording, step, fqn)]
     written = Path(path)
-    written.write_text(_page(recording, step, sections), encoding="utf-8")
+    written.write_text(_page(recording, step, sections, explorer), encoding="utf-8")
     return written
 
 
@@ -77,6 +82,10 @@ def _sections(recording: Recording, step: Step, fqn: str | None) -> Iterator[Sec
     yield from _pictures(recording, step)
     yield Section("findings", "Findings", f"What is wrong or worth seeing in step {step.index}.", found)
     yield _table(step)
+
+
+def _explorer(explorer: Standalone) -> Section:
+    return Section("explorer", "Explore it", explorer.sentence, explorer.element)
 
 
 def _equation(step: Step, fqn: str | None) -> Section:
@@ -166,12 +175,15 @@ def _figure(fig: FigureBase, title: str, name: str) -> str:
     return f'<figure tabindex="0" aria-label="{words}">{to_svg(fig, title=title, prefix=name)}</figure>'
 
 
-def _page(recording: Recording, step: Step, sections: list[Section]) -> str:
+def _page(recording: Recording, step: Step, sections: list[Section], explorer: Standalone) -> str:
     style_sheet = (
         f":root {{\n{css_variables(LIGHT)}\n}}\n"
         f"@media (prefers-color-scheme: dark) {{ :root {{\n{css_variables(DARK)}\n}} }}\n"
-        f"{html.style_sheet()}\n{Path(__file__).with_name('report.css').read_text(encoding='utf-8')}"
+        f"{html.style_sheet()}\n{Path(__file__).with_suffix('.css').read_text(encoding='utf-8')}\n"
+        f"{explorer.style}"
     )
+    digest = base64.b64encode(hashlib.sha256(explorer.script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
     links = "".join(f'<li><a href="#{s.name}">{escape(s.title)}</a></li>' for s in sections)
     bodies = "\n".join(
         f'<section aria-labelledby="{s.name}"><h2 id="{s.name}">{escape(s.title)}</h2>'
@@ -182,6 +194,7 @@ def _page(recording: Recording, step: Step, sections: list[Section]) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>gradflow report: {escape(of_recording(recording).heading)}</title>
 <style>
@@ -199,6 +212,7 @@ def _page(recording: Recording, step: Step, sections: list[Section]) -> str:
 </main>
 <footer><p>{escape(ACCOUNTING)}</p>
 <p>Made by gradflow from a recording; this file loads nothing from elsewhere.</p></footer>
+<script type="module">{explorer.script}</script>
 </body>
 </html>
 """
