@@ -20,7 +20,10 @@ CASES = "tests/findings/test_table.py"
 ELSEWHERE = {
     "comm-hook": "tests/distributed/cases_ddp.py",
     "gradient-left": "tests/checks/test_checking.py",
+    "merged": "tests/test_merging.py",
     "rank": "tests/distributed/cases_ddp.py",
+    "ranks": "tests/distributed/cases_meet.py",
+    "ranks-differ": "tests/test_merging.py",
     "residual": "tests/findings/test_step.py",
     "rounding": "tests/findings/test_step.py",
 }

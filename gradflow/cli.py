@@ -12,11 +12,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradflow.errors import GradflowError, InvalidArgumentError, need
+from gradflow.errors import GradflowError, InvalidArgumentError, NotKeptError, need
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_diagram(commands)
     _add_lessons(commands)
+    _add_merge(commands)
     return parser
 
 
@@ -129,6 +131,14 @@ def _add_lessons(commands: Commands) -> None:
     lessons.add_argument("--no-open", action="store_true", help="copy only")
     options = "after --: options for JupyterLab, such as --no-browser"
     lessons.add_argument("options", nargs="*", metavar="OPTION", help=options)
+
+
+def _add_merge(commands: Commands) -> None:
+    told = "put the recordings of several ranks (DDP, FSDP2) together"
+    merge = commands.add_parser("merge", help=told, description=told.capitalize() + ".")
+    merge.set_defaults(command=_merge)
+    merge.add_argument("recordings", type=Path, nargs="+", metavar="FILE", help="one file of each rank")
+    merge.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the merged file")
 
 
 def _positive(text: str) -> int:
@@ -204,6 +214,24 @@ def _lessons(given: argparse.Namespace) -> int:
     root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     command = [sys.executable, "-m", "jupyterlab", *root, *given.options, str(given.folder)]
     return subprocess.run(command, check=False).returncode
+
+
+def _merge(given: argparse.Namespace) -> int:
+    from gradflow import storage
+    from gradflow.averaging import averaging
+    from gradflow.merging import merge
+
+    ranks = [storage.load(path) for path in given.recordings]
+    recording = storage.load(storage.save(merge(ranks), given.out))
+    left_out = max(map(len, ranks)) - len(recording)
+    print(f"{len(recording)} steps of {len(ranks)} ranks in {given.out}")
+    if left_out:
+        print(f"{left_out} steps were left out: not every rank has them")
+    for finding in recording.last.findings if len(recording) else ():
+        print(f"  {finding}")
+    with suppress(NotKeptError):
+        print(f"\n{averaging(ranks, position=len(recording) - 1)}" if len(recording) else "")
+    return 0
 
 
 def _folder(path: Path) -> Path:

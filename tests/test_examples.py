@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import gradflow
-from gradflow import data, integrations
+from gradflow import cli, data, integrations
 from gradflow.storage import load
 from gradflow.zoo import triplet
+from tests.distributed.torchrun import torchrun
 from tests.integrations import noise
 from tests.integrations.conftest import forget_accelerate
 
@@ -22,6 +23,7 @@ QUESTIONS = sorted((FOLDER / "keras_questions").glob("*.py"))
 PAGE = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8")
 SAYS = {
     "accelerate_triplet": "Recording of 5 steps",
+    "ddp": "other ranks",
     "huggingface_gpt2": "tied: also lm_head.weight",
     "keras_siamese": "encoder.conv.kernel [5×5×1×8]",
     "lightning_triplet": "Recording of 10 steps",
@@ -38,10 +40,21 @@ pytestmark = [*noise.LIGHTNING, *noise.KERAS]
 
 
 def run(path, *arguments):
+    if path.stem == "ddp":
+        run_on_two_ranks(path, *arguments)
+        return
     spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.main(*arguments)
+
+
+def run_on_two_ranks(path, folder):
+    done = torchrun(path, 2, folder)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    files = [str(Path(folder, f"ddp.rank{rank}.gradflow")) for rank in range(2)]
+    assert cli.main(["merge", *files, "-o", str(Path(folder, "merged.gradflow"))]) == 0
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +68,7 @@ def _apart(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("path", SHORT, ids=lambda path: path.stem)
 def test_an_example_runs_and_tells_its_story(path, capsys, tmp_path):
-    run(path, *([str(tmp_path / "board")] if "tensorboard" in path.stem else []))
+    run(path, *([str(tmp_path)] if path.stem in ("ddp", "tensorboard_triplet") else []))
     assert SAYS[path.stem] in capsys.readouterr().out
 
 

@@ -97,6 +97,10 @@ class AveragedAccount(Account):
         dense = gradient.to_dense() if gradient.is_sparse else gradient
         return dense[tuple(slice(o, o + n) for o, n in zip(offset, shape, strict=True))]
 
+    def brought(self) -> list[Tensor]:
+        """Give all that was brought in this step: an overflow on one rank is an overflow on all."""
+        return [*self.sums.values(), *(() if self.seen is None else (self.seen,))]
+
     def parts(self) -> dict[str, Tensor]:
         """Give the contributions as far as this rank holds the parameter."""
         return {name: self.part(gradient) for name, gradient in self.sums.items()}

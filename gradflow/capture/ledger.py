@@ -197,6 +197,10 @@ class Account:
         self._total(backward)
         self.grad_stamp = stamp(self.param.grad) if self.param.grad is not None else (0, -1)
 
+    def brought(self) -> list[Tensor]:
+        """Give all that was brought in this step, by whom ever."""
+        return list(self.sums.values())
+
     def parts(self) -> dict[str, Tensor]:
         """Give the contributions in the form that the optimizer moves."""
         return self.sums

@@ -7,7 +7,7 @@ the optimizer know only the sharded one. Both show when a module's forward begin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,12 @@ from gradflow.updates.working import is_sharded
 __all__ = ["Ranks", "are_there"]
 
 _DEPTH = 4  # DDP queues callbacks from callbacks; in the first step of a static graph, twice
+
+_ALONE = (
+    "The contributions are those of rank {} alone. The optimizer reads the mean over {} ranks: "
+    f"{OTHER_RANKS!r} is the sum of what the others brought, and the scale divides."
+)
+_TOGETHER = "gradflow.integrations.distributed.all_reduce(flow) records those of all ranks together."
 
 
 @dataclass(eq=False, slots=True)
@@ -42,6 +48,9 @@ def are_there() -> bool:
 class Ranks:
     """What a recorder knows of the other processes.
 
+    Attributes:
+        meet: Sums contributions over the ranks; None leaves them with the rank they are of.
+
     Args:
         targets: The watched parameters.
         account: Gives the account of a watched parameter in the open step.
@@ -59,6 +68,7 @@ class Ranks:
         self._sharded: dict[str, int] = {}
         self._divisors: dict[int, float] = {}
         self._wrappers: dict[int, _Wrapper] = {}
+        self.meet: Callable[[Sequence[AveragedAccount]], None] | None = None
         self._expected = -1  # the last backward whose end is waited for
 
     def look(self) -> None:
@@ -107,19 +117,22 @@ class Ranks:
             self._expected = task
             self._when_over(lambda: self._guarded(self._read))
 
+    def bring_together(self) -> None:
+        """Sum contributions over the ranks, where that was asked for; every rank comes here once a step."""
+        accounts = list(self._averaged())
+        if self.meet is not None and accounts:
+            self.meet(accounts)
+
     def reports(self) -> Iterator[Finding]:
         """Tell that the numbers are those of one rank, and what else stands between it and the mean."""
         if not self._divisors:
             return
         rank, count = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        yield Finding(
-            "note",
-            "rank",
-            f"The contributions are those of rank {rank} alone. The optimizer reads the mean over {count} "
-            f"ranks: {OTHER_RANKS!r} is the sum of what the others brought, and the scale divides.",
-            "gradflow.integrations.distributed.all_reduce(flow) records those of all ranks together.",
-            f"rank {rank} of {count}",
-        )
+        place = f"rank {rank} of {count}"
+        if self.meet is None:
+            yield Finding("note", "rank", _ALONE.format(rank, count), _TOGETHER, place)
+        else:
+            yield Finding("note", "ranks", f"The contributions are summed over {count} ranks.", "", place)
         for wrapper in self._wrappers.values():
             for hook, _ in wrapper.module._comm_hooks:
                 yield Finding(

@@ -108,6 +108,7 @@ class Session:
         self._stepped: set[int] = set()
         self._stepped_in = -1
         self._index = 0
+        self._has_met = False
         self._scalars: dict[str, float | Tensor] = {}
         observer.on_backward = self.backward_begins
         observer.on_drop = self.gradients_dropped
@@ -125,6 +126,8 @@ class Session:
         if position in self._stepped and self._stepped_in == -1:
             self.finish()
         if self._observer.is_armed:
+            if not has_closure:
+                self._meet()
             self._observer.guarded(
                 partial(self._movers[position].before, self._harvest, has_closure=has_closure)
             )
@@ -132,6 +135,7 @@ class Session:
     def closure_ends(self, position: int) -> None:
         """The closure given to an optimizer's step has computed its gradients."""
         if self._observer.is_armed:
+            self._meet()
             self._observer.guarded(self._movers[position].closure_ends, self._harvest)
 
     def optimizer_ends(self, position: int) -> None:
@@ -153,7 +157,7 @@ class Session:
 
     def gradients_dropped(self) -> None:
         """Gradients were cleared without a step; a step that overflowed counts as skipped."""
-        sums = [g for account in self._observer.accounts.values() for g in account.sums.values()]
+        sums = [g for account in self._observer.accounts.values() for g in account.brought()]
         if any(not bool(torch.isfinite(g.coalesce().values() if g.is_sparse else g).all()) for g in sums):
             self.finish(is_skipped=True)
 
@@ -173,14 +177,21 @@ class Session:
     def finish(self, *, is_skipped: bool = False) -> None:
         """Close the open step and begin the next."""
         if self._observer.is_armed:
+            self._meet()
             self._observer.guarded(self._record, is_skipped)
         self._observer.begin_step()
         self._moves.clear()
         self._harvest = Harvest()
         self._scalars = {}
-        self._stepped, self._stepped_in = set(), -1
+        self._stepped, self._stepped_in, self._has_met = set(), -1, False
         self._index += 1
         self.arm()
+
+    def _meet(self) -> None:
+        """Bring contributions together with those of the other ranks, where asked for, once a step."""
+        if not self._has_met and self._observer.ranks is not None:
+            self._has_met = True
+            self._observer.guarded(self._observer.ranks.bring_together)
 
     def _record(self, is_skipped: bool) -> None:
         observer = self._observer

@@ -164,6 +164,28 @@ CATALOGUE = (
         "`gradflow.integrations.distributed.all_reduce(flow)` records those of all ranks together.",
     ),
     Entry(
+        "ranks",
+        "note",
+        "capture",
+        "Under DDP or FSDP2, after `all_reduce(flow)`: the contributions are summed over all ranks.",
+        "Nothing.",
+    ),
+    Entry(
+        "merged",
+        "note",
+        "capture",
+        "The recordings of several ranks were merged; it says which parameters were summed, and which stand "
+        "rank by rank.",
+        '`keep="tensors"` on every rank, or `all_reduce(flow)`, where sums are wanted.',
+    ),
+    Entry(
+        "ranks-differ",
+        "warning",
+        "capture",
+        "The weights of merged ranks moved differently, so that they are replicas no more.",
+        "Begin alike on all ranks, and let DDP or FSDP2 wrap all that trains.",
+    ),
+    Entry(
         "comm-hook",
         "note",
         "capture",

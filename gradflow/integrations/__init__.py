@@ -2,7 +2,7 @@
 
     from gradflow.integrations.lightning import GradflowCallback
     from gradflow.integrations.transformers import GradflowCallback
-    from gradflow.integrations import accelerate, keras, metric_learning, tensorboard
+    from gradflow.integrations import accelerate, distributed, keras, metric_learning, tensorboard
 
 ``branches`` and the other options are passed on to :func:`gradflow.watch`. Training with and without is the
 same to the last bit. Importing this package loads none of the libraries.
@@ -15,6 +15,7 @@ from types import ModuleType
 
 __all__ = [
     "accelerate",
+    "distributed",
     "keras",
     "lightning",
     "metric_learning",

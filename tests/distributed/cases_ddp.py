@@ -321,3 +321,15 @@ def case_without_an_optimizer(rank, ranks):
     truth = oracle(one.twin, inputs)
     assert_local(flow.recording.last, truth, rank)
     assert_mean(flow.recording.last, truth, rank)
+
+
+def case_a_model_that_was_watched_before_it_was_wrapped(rank, ranks):
+    torch.manual_seed(0)
+    net = Encoder()
+    twin, optimizer, inputs = twin_of(net), adam(net), batches(ranks, 0)
+    with gradflow.watch(net, optimizer, branches=NAMES, keep="tensors") as flow:
+        called_thrice(DistributedDataParallel(net), inputs[rank]).backward()
+        optimizer.step()
+    truth = oracle(twin, inputs)
+    assert_local(flow.recording.last, truth, rank)
+    assert_mean(flow.recording.last, truth, rank)

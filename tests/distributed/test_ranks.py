@@ -21,3 +21,7 @@ def test_ddp_of_four_ranks():
 )
 def test_fsdp_contributions_are_local_and_the_delta_is_that_of_the_shard():
     assert_all_pass("cases_fsdp", 2)
+
+
+def test_contributions_of_all_ranks_are_summed_on_request_and_recordings_merged():
+    assert_all_pass("cases_meet", 2)

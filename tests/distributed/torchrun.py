@@ -18,11 +18,12 @@ PATIENCE_S = 150
 BEGUN = "begun: "
 
 
-def torchrun(module, ranks, *arguments):
-    """Run a module of this folder on so many ranks; give the finished process."""
+def torchrun(program, ranks, *arguments):
+    """Run a module of this folder, or a file, on so many ranks; give the finished process."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
-    command += ["-m", f"tests.distributed.{module}", *map(str, arguments)]
+    command += [program] if isinstance(program, Path) else ["-m", f"tests.distributed.{program}"]
+    command += map(str, arguments)
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     return subprocess.run(

@@ -20,7 +20,10 @@ ELSEWHERE = {
     "rounding",  # likewise
     "gradient-left",  # tests/checks: a run that is watched has a gradient anyway
     "rank",  # tests/distributed: needs several processes
+    "ranks",  # likewise
     "comm-hook",  # likewise
+    "merged",  # test_merging.py: of recordings, when training is over
+    "ranks-differ",  # likewise
 }
 BROKEN_ON_PURPOSE = {
     "twins": {"copies"},  # two copies that drift apart are what it shows
