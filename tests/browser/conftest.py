@@ -56,7 +56,8 @@ def tab(chromium):
     """Give a function that opens an empty page; at the end none may have said or asked for anything.
 
     ``page.said`` collects what the console hears (errors and warnings), uncaught errors and dialogs;
-    ``page.asked`` every address asked for that is neither on 127.0.0.1 nor a file.
+    ``page.asked`` every address asked for that is neither on 127.0.0.1 nor a file;
+    ``page.received`` the sizes of what came over web sockets.
     """
     contexts, pages = [], []
 
@@ -67,6 +68,10 @@ def tab(chromium):
         page.on("console", lambda m: page.said.append(m.text) if m.type in hears else None)
         page.on("pageerror", lambda error: page.said.append(str(error)))
         page.on("dialog", lambda dialog: (page.said.append(dialog.message), dialog.dismiss()))
+        page.received = []
+        page.on(
+            "websocket", lambda socket: socket.on("framereceived", lambda f: page.received.append(len(f)))
+        )
         page.on("request", lambda r: None if is_local(r.url) else page.asked.append(r.url))
         contexts.append(context)
         pages.append(page)

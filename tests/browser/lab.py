@@ -165,6 +165,18 @@ class Notebook:
         assert not error, error
         return said
 
+    def start(self, code):
+        """Run code in the notebook's kernel without waiting for its end."""
+        self.page.evaluate(f"(code) => {{ {KERNEL}.requestExecute({{ code }}); }}", code)
+
+    def set_cell(self, position, code):
+        """Write code into a cell."""
+        self.page.evaluate(
+            """([position, code]) => window.jupyterapp.shell.currentWidget.content.widgets[position]
+                 .model.sharedModel.setSource(code)""",
+            [position, code],
+        )
+
     def value(self, expression):
         """Give what an expression is in the kernel, by JSON."""
         return json.loads(self.ask(f"import json; print(json.dumps({expression}))"))

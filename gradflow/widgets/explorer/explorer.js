@@ -19,6 +19,9 @@ class App {
     page.on("change:state", () => this.update());
     const sizes = new ResizeObserver(() => this.resize());
     sizes.observe(page.root);
+    sizes.observe(this.flow.root); // it can be drawn larger
+    this.flow.measure();
+    this.list.measure();
     page.onClose(() => { sizes.disconnect(); clearInterval(this.timer); });
     this.update();
   }
@@ -226,7 +229,9 @@ class App {
 
   resize() {
     this.drawSpark();
-    if (this.table) this.flow.place();
+    this.flow.measure();
+    this.list.measure();
+    if (this.table) { this.flow.place(); this.list.show(this.table); }
     const width = this.detail.past.clientWidth;
     if (this.detail.chart && width && Math.abs(width - this.detail.chart.width) > 8) this.detail.showHistory();
   }

@@ -16,7 +16,10 @@ class Flow {
     this.drawn = "";
     this.parts = new Map();
     this.grip = null;
+    this.wide = this.tall = 0; // of the picture on the screen; read once per change, as reading lays the page out
   }
+
+  measure() { this.wide = this.svg.clientWidth; this.tall = this.svg.clientHeight; }
 
   get opened() { return new Set(this.app.state.opened ?? this.app.overview.opened); }
 
@@ -228,16 +231,16 @@ class Flow {
   }
 
   /** Pixels of the picture's own per pixel of the screen, before zooming. */
-  get unit() { return Math.max(this.size[0] / Math.max(1, this.svg.clientWidth), 0.87); }
+  get unit() { return Math.max(this.size[0] / Math.max(1, this.wide), 0.87); }
 
   place() {
-    const [x, y, k] = this.app.state.view, wide = this.svg.clientWidth * this.unit, tall = this.svg.clientHeight * this.unit;
+    const [x, y, k] = this.app.state.view, wide = this.wide * this.unit, tall = this.tall * this.unit;
     this.svg.setAttribute("viewBox", `0 0 ${wide} ${tall}`);
     this.picture.setAttribute("transform", `translate(${x} ${y}) scale(${k})`);
   }
 
   look(x, y, k) {
-    const tall = this.svg.clientHeight * this.unit, wide = this.svg.clientWidth * this.unit;
+    const tall = this.tall * this.unit, wide = this.wide * this.unit;
     const within = (v, least, most) => Math.min(Math.max(v, Math.min(least, most)), Math.max(least, most));
     const round = (v) => Math.round(100 * v) / 100;
     this.app.choose({ view: [round(within(x, 0, wide - this.size[0] * k)), round(within(y, 0, tall - this.size[1] * k)), Math.round(1e4 * k) / 1e4] });
@@ -246,7 +249,7 @@ class Flow {
 
   pan(dx, dy) { const [x, y, k] = this.app.state.view; this.look(x + dx, y + dy, k); }
 
-  zoom(factor, px = (this.svg.clientWidth * this.unit) / 2, py = (this.svg.clientHeight * this.unit) / 2) {
+  zoom(factor, px = (this.wide * this.unit) / 2, py = (this.tall * this.unit) / 2) {
     const [x, y, k] = this.app.state.view, next = Math.min(4, Math.max(0.15, k * factor));
     this.look(px - ((px - x) * next) / k, py - ((py - y) * next) / k, next);
   }
@@ -254,7 +257,7 @@ class Flow {
   fit() { this.look(0, 0, 1); }
 
   keepInView(i) {
-    const part = this.parts.get(i), [x, y, k] = this.app.state.view, tall = this.svg.clientHeight * this.unit;
+    const part = this.parts.get(i), [x, y, k] = this.app.state.view, tall = this.tall * this.unit;
     if (!part) return;
     const top = y + (part.y - this.high / 2 - TOP) * k, bottom = y + (part.y + this.high / 2 + 8) * k;
     if (top < 0) this.look(x, y - top, k);

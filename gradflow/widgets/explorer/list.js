@@ -13,6 +13,7 @@ class List {
   constructor(app) {
     this.app = app;
     this.lines = [];
+    this.room = 24; // letters of a name that fit
     this.body = make("tbody", { onkeydown: (event) => this.key(event) });
     this.heads = new Map();
     const heads = MEASURES.map(([key, words, told]) => {
@@ -25,6 +26,8 @@ class List {
     this.table = make("table", { role: "grid", "aria-label": "Parameters" }, make("thead", {}, make("tr", {}, ...heads)), this.body);
     this.root = make("div", { class: "gf-list" }, make("div", { class: "gf-list-scroll" }, this.table), this.more);
   }
+
+  measure() { this.room = Math.max(14, Math.floor((0.4 * this.root.clientWidth - 16) / 6.6)); }
 
   sort(key) {
     const { sort, ascending } = this.app.state;
@@ -46,7 +49,6 @@ class List {
     const shown = by.slice(0, MOST_LISTED).map(([row]) => row);
     while (this.lines.length < shown.length) this.lines.push(this.line());
     while (this.lines.length > shown.length) this.lines.pop().line.remove();
-    this.room = Math.max(14, Math.floor((0.4 * this.root.clientWidth - 16) / 6.6));
     const at = shown.findIndex((row) => row.place === this.app.state.place);
     shown.forEach((row, k) => this.fill(this.lines[k], row, table, k === Math.max(0, at)));
     this.more.textContent = rows.length > shown.length ? `${rows.length - shown.length} more; the search narrows the list` : hits && !rows.length ? "nothing found" : "";
