@@ -1,4 +1,4 @@
-"""The table of ``docs/distributed.md``: ``python docs/distributed.py`` trains on two ranks, writes it anew."""
+"""The table of ``docs/distributed.md``: ``python docs/distributed.py`` trains on two ranks, and writes it."""
 
 from __future__ import annotations
 

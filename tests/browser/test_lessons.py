@@ -84,6 +84,23 @@ def test_a_guess_is_made_by_keyboard_alone(lesson):
     assert notebook.count() == count
 
 
+def test_through_time(lesson):
+    notebook = lesson("07")
+    page, count = notebook.page, notebook.count()
+    field = cards(notebook, "spectral radius 0.7").last.get_by_role("textbox")  # where it is revealed
+    field.fill("0.5")
+    page.keyboard.press("Enter")
+    wait_for(notebook, "spectral radius 0.7", "You guessed 0.5.")
+    assert notebook.value("ask_radius.guessed") == 0.5
+
+    at = played(notebook, "TimePlayground", "focus")
+    page.get_by_role("slider", name="time step:").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(300)
+    assert played(notebook, "TimePlayground", "focus") == at + 1
+    assert notebook.count() == count
+
+
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 def test_a_card_is_legible_in_both_themes(lab, theme):
     notebook = lab.open(

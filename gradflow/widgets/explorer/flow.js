@@ -235,8 +235,9 @@ class Flow {
 
   place() {
     const [x, y, k] = this.app.state.view, wide = this.wide * this.unit, tall = this.tall * this.unit;
-    this.svg.setAttribute("viewBox", `0 0 ${wide} ${tall}`);
-    this.picture.setAttribute("transform", `translate(${x} ${y}) scale(${k})`);
+    const frame = `0 0 ${wide} ${tall}`, turn = `translate(${x} ${y}) scale(${k})`;
+    if (frame !== this.svg.getAttribute("viewBox")) this.svg.setAttribute("viewBox", frame); // else all text is laid out anew
+    if (turn !== this.picture.getAttribute("transform")) this.picture.setAttribute("transform", turn);
   }
 
   look(x, y, k) {
