@@ -288,7 +288,7 @@ class Marker:
         if not mark.is_stem_candidate and (inputs is None or child in inputs):
             return
         call = reader.call or reader.window.glue
-        if mark.call is not None and call.is_inside(mark.call):
+        if mark.call is not None and mark.call.is_inside(call):
             return
         if mark.branch is None or mark.branch != call.branch:
             self.spread(child, lambda m: m.add_reach(call))

@@ -55,6 +55,30 @@ class Wrapper(nn.Module):
         return self.net(a), self.net(p), self.net(n)
 
 
+class Joined(nn.Module):
+    """Takes arrays, names its paths itself, and joins what they give before it returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = encoder()
+
+    def forward(self, *inputs):
+        found = []
+        for name, x in zip(NAMES, inputs, strict=True):
+            with gradflow.branch(name):
+                found.append(self.net(torch.from_numpy(x)))
+        return torch.cat(found)
+
+
+def test_module_that_is_given_no_tensor_and_joins_its_named_paths_shares_nothing():
+    net, inputs = Joined(), triple()
+    calls = {name: (x,) for name, x in zip(NAMES, inputs, strict=True)}
+    truth = laws.leaf_aliases(net.net, calls, lambda out: triplet(*out.values()))
+    with gradflow.watch(net, keep="tensors") as flow:
+        step = backward_step(flow, triplet(*net(*(x.numpy() for x in inputs)).split(5)))
+    assert_is(step, {n: {f"net.{k}": g for k, g in found.items()} for n, found in truth.items()})
+
+
 class ForwardOnce(nn.Module):
     """The third idiom: a method called twice, never the module itself."""
 
