@@ -48,7 +48,14 @@ def line(page, fqn):
 
 
 def state(notebook):
-    return notebook.value("explorer.state")
+    """The state in the kernel, at rest: a page holds an update back while another is under way."""
+    found, before = notebook.value("explorer.state"), None
+    for _ in range(20):
+        if found == before:
+            break
+        notebook.page.wait_for_timeout(50)
+        found, before = notebook.value("explorer.state"), found
+    return found
 
 
 def live_text(page):
