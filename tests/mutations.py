@@ -56,8 +56,8 @@ MUTATIONS = (
     Mutation(
         "forget contributions with the gradients that are cleared",
         "capture/ledger.py",
-        "if self.is_cleared or grad is None:",
-        "if False:",
+        "return grad is None or self._was_zeroed(grad)",
+        "return False",
         "capture/test_steps.py::test_gradients_cleared_before_the_step_do_not_count",
     ),
     Mutation(
@@ -84,8 +84,8 @@ MUTATIONS = (
     Mutation(
         "tell a factor from an edited gradient",
         "capture/reading.py",
-        "is_scaled = is_multiple & (",
-        "is_scaled = torch.ones_like(is_multiple) | (",
+        "is_scaled = is_multiple & (norm(grad - total",
+        "is_scaled = torch.ones_like(is_multiple) | (norm(grad - total",
         "capture/test_steps.py::test_gradient_changed_by_hand_is_edited",
     ),
     Mutation(
@@ -126,7 +126,7 @@ MUTATIONS = (
     Mutation(
         "read the gradients when a closure has run",
         "capture/session.py",
-        "self._observer.guarded(self._movers[position].closure_ends)",
+        "self._observer.guarded(self._movers[position].closure_ends, self._harvest)",
         "pass",
         "capture/test_recomputation.py::test_a_closure_that_runs_once_is_split_like_any_step",
     ),
@@ -151,6 +151,14 @@ MUTATIONS = (
         "torch.is_grad_enabled()",
         "integrations/test_sentence_transformers.py::"
         "test_a_loss_that_embeds_again_inside_the_backward_is_told_as_unclaimed",
+    ),
+    Mutation(
+        "let a call read what is inside it without sharing it",
+        "capture/marking.py",
+        "mark.call.is_inside(call)",
+        "call.is_inside(mark.call)",
+        "capture/test_branches.py::"
+        "test_module_that_is_given_no_tensor_and_joins_its_named_paths_shares_nothing",
     ),
     Mutation(
         "leave a stretch that nobody claimed to nobody",
