@@ -29,9 +29,9 @@ class Triplet(lightning.LightningModule):
 def main() -> None:
     """Fit ten batches of eight triplets."""
     gradients = GradflowCallback("encoder", branches=("anchor", "positive", "negative"))
-    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", callbacks=[gradients], logger=False)
-    digits = list(islice(triplet.batches(size=8), 10))
-    trainer.fit(Triplet(), DataLoader(digits, batch_size=None))
+    options = {"logger": False, "enable_checkpointing": False}  # both would write to the current folder
+    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", callbacks=[gradients], **options)
+    trainer.fit(Triplet(), DataLoader(list(islice(triplet.batches(size=8), 10)), batch_size=None))
     print(gradients.recording)
 
 

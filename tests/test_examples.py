@@ -58,27 +58,32 @@ def run_on_two_ranks(path, folder):
 
 
 @pytest.fixture(autouse=True)
-def _apart(monkeypatch, tmp_path):
-    """What a library writes goes to a folder of the test's own, and what it keeps is forgotten."""
-    monkeypatch.chdir(tmp_path)
+def here(monkeypatch, tmp_path_factory):
+    """The current folder, of the test's own; what a library keeps for itself is forgotten."""
+    folder = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(folder)
     forget_accelerate()
-    yield
+    yield folder
     forget_accelerate()
 
 
 @pytest.mark.parametrize("path", SHORT, ids=lambda path: path.stem)
-def test_an_example_runs_and_tells_its_story(path, capsys, tmp_path):
+def test_an_example_runs_tells_its_story_and_leaves_no_file_where_it_was_started(
+    path, capsys, tmp_path, here
+):
     run(path, *([str(tmp_path)] if path.stem in ("ddp", "tensorboard_triplet") else []))
     assert SAYS[path.stem] in capsys.readouterr().out
+    assert list(here.rglob("*")) == []
 
 
 @pytest.mark.parametrize(
     "path",
     [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem == "three_resnets")) for p in QUESTIONS],
 )
-def test_a_question_runs_and_is_answered(path, capsys):
+def test_a_question_runs_is_answered_and_leaves_no_file_where_it_was_started(path, capsys, here):
     run(path)
     assert SAYS[path.stem] in capsys.readouterr().out
+    assert list(here.rglob("*")) == []
 
 
 @pytest.mark.parametrize("path", SHORT, ids=lambda path: path.stem)

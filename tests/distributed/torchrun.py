@@ -9,6 +9,7 @@ import importlib
 import os
 import subprocess
 import sys
+import tempfile
 import traceback
 import warnings
 from pathlib import Path
@@ -20,15 +21,15 @@ BEGUN = "begun: "
 
 def torchrun(program, ranks, *arguments):
     """Run a module of this folder, or a file, on so many ranks; give the finished process."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
-    command += [program] if isinstance(program, Path) else ["-m", f"tests.distributed.{program}"]
-    command += map(str, arguments)
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
+    start += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1"]
+    module = [program] if isinstance(program, Path) else ["-m", f"tests.distributed.{program}"]
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
+    how = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": PATIENCE_S}
+    with tempfile.TemporaryDirectory() as logs:  # torchrun would make a folder for them, and leave it
+        command = [*start, "--log-dir", logs, *module, *map(str, arguments)]
+        return subprocess.run(command, **how, check=False)
 
 
 def assert_all_pass(cases, ranks, only=""):
