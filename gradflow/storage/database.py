@@ -33,6 +33,8 @@ APPLICATION_ID = 0x67666C77  # "gflw", in the header of the file
 VERSION = 1
 
 _TYPES = {str: "TEXT", int: "INTEGER", bytes: "BLOB"}
+# Asked apart, for only so does SQLite go straight to either end of the table and read none of it in between.
+_OLDEST, _NEWEST = (f"(SELECT ifnull({end}(id), 0) FROM step)" for end in ("min", "max"))
 _HEADER = struct.Struct(">16s44xi4xi")  # magic, user_version at 60, application_id at 68
 
 
@@ -100,6 +102,8 @@ def finish(db: sqlite3.Connection, steps: int) -> None:
 
 def open_readonly(path: Path) -> sqlite3.Connection:
     """Open a recording for reading only, after looking whether it is one.
+
+    Of the steps only the first and the last are looked for: a gap between is told when it is read.
 
     Raises:
         RecordingFileError: there is no such file, or it is no recording, damaged, or of a newer version.
@@ -180,8 +184,11 @@ def _check_tables(db: sqlite3.Connection) -> None:
     if tables != _schema():
         raise ValueError("its tables are not those of a recording")
     ends = db.execute("SELECT steps FROM ending").fetchall()  # first: the file may end meanwhile
-    steps, newest = db.execute("SELECT count(*), ifnull(max(id), 0) FROM step").fetchall()[0]
-    if steps != newest or ends not in ([], [(steps,)]):
+    [(oldest, newest)] = db.execute(f"SELECT {_OLDEST}, {_NEWEST}").fetchall()
+    [(pages,)] = db.execute("PRAGMA page_count").fetchall()
+    [(page_bytes,)] = db.execute("PRAGMA page_size").fetchall()
+    is_too_small = newest > pages * page_bytes  # a step takes more than one byte
+    if oldest != min(newest, 1) or ends not in ([], [(newest,)]) or is_too_small:
         raise ValueError("steps are missing")
 
 

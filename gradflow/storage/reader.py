@@ -144,10 +144,13 @@ class StoredSteps(Sequence[Step]):
         return self._names("branches")
 
     def _names(self, column: str) -> tuple[str, ...]:
+        length = len(self)  # first: a file that is being written may grow meanwhile
         with self._lock, database.reading(self.path, f"the names of the {column}"):
-            query = f"SELECT {column} FROM step GROUP BY {column} ORDER BY min(id)"
-            numbers = [number for (number,) in self._db.execute(query).fetchall()]
-            return tuple(dict.fromkeys(name for n in numbers for name in names(self._phrase(n))))
+            query = f"SELECT {column}, count(*) FROM step GROUP BY {column} ORDER BY min(id)"
+            found = self._db.execute(query).fetchall()
+            if sum(count for _, count in found) < length:
+                raise ValueError("steps are missing")
+            return tuple(dict.fromkeys(name for n, _ in found for name in names(self._phrase(n))))
 
     def close(self) -> None:
         """Close the file; what was not read from it can be read no more."""

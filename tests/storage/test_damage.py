@@ -113,6 +113,27 @@ def test_missing_steps_are_told(path, statement):
     assert "steps are missing" in refusal(path)[0]
 
 
+def test_a_step_missing_between_others_is_told_when_it_or_a_name_is_asked_for(tmp_path):
+    path = save(records.recording(3), tmp_path / "run.gradflow")
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM step WHERE id = 2")
+    db.close()
+    read = load(path)
+    assert_same(read[2], records.step(2))
+    with pytest.raises(RecordingFileError, match="step 1 cannot be read"):
+        _ = read[1]
+    with pytest.raises(RecordingFileError, match="steps are missing"):
+        _ = read.params
+
+
+def test_more_steps_than_a_file_can_hold_are_told(path):
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE step SET id = ? WHERE id = 2", (2**40,))
+        db.execute("UPDATE ending SET steps = ?", (2**40,))
+    db.close()
+    assert "steps are missing" in refusal(path)[0]
+
+
 def read_whole(path):
     """All of the recording; None if it is refused in three lines. Any other error is a failure."""
     told = None
