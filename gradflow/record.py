@@ -129,7 +129,13 @@ class Delta:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Fraction of the delta credited to each contributor; sums to 1, ``nan`` if the delta is 0."""
+        """Fraction of the delta credited to each contributor; sums to 1, ``nan`` if the delta is 0.
+
+        It also is ``nan`` where the parts cancel down to less than the parameter's rounding, so that
+        nothing moved: fractions of what is left would be fractions of noise.
+        """
+        if self.norm == 0.0:
+            return dict.fromkeys(self.contributors, math.nan)
         return dict(zip(self.contributors, metrics.shares(self.gram).tolist(), strict=True))
 
     @property

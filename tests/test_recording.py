@@ -221,6 +221,14 @@ def test_a_delta_tells_how_far_the_parameter_moved():
     assert math.isnan(Delta(**one, norm=0.0, parameter_norm=0.0).relative)
 
 
+def test_where_nothing_moved_nobody_has_a_share():
+    """Parts that cancel to less than the parameter's rounding leave noise, whose fractions are huge."""
+    parts = np.array([[1e-3], [-1e-3 + 1e-12]])
+    given = {"contributors": ("a", "b"), "gram": parts @ parts.T, "parameter_norm": 1.0}
+    assert abs(Delta(**given, norm=1e-12).shares["a"]) > 1e6
+    assert all(math.isnan(share) for share in Delta(**given, norm=0.0).shares.values())
+
+
 def test_a_finding_is_one_line():
     assert (
         str(Finding("note", "code", "seen 3 times", "look at it", "fc"))

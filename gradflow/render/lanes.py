@@ -135,7 +135,8 @@ class Diagram:
         self.ax.add_patch(tint)
         self.ax.add_patch(bar)
         name = short(lane.name, 13)
-        words = name if lane.reserved or lane.letter == name else f"{name}  {lane.letter}"
+        is_told = lane.reserved or name.split()[-1:] == [lane.letter]  # as in "view 1"
+        words = name if is_told else f"{name}  {lane.letter}"
         self.text(
             (left + _LANE / 2, _HEAD - 0.26), words, 9 if len(words) < 13 else 7.5, centred=True, bold=True
         )

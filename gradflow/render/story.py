@@ -189,6 +189,8 @@ def share_words(delta: Delta | None, branches: Sequence[str], *, most: int = 3) 
         >>> delta = Delta(("anchor", "decay"), np.diag([3.0, 1.0]), norm=2.0, parameter_norm=1.0)
         >>> share_words(delta, ["anchor"])
         'A 75, decay 25'
+        >>> share_words(delta, ["anchor", "decay", "another"])
+        '1: 75, 2: 25'
     """
     if delta is None:
         return ""
@@ -196,7 +198,7 @@ def share_words(delta: Delta | None, branches: Sequence[str], *, most: int = 3) 
         return "not split"
     if any(math.isnan(v) for v in delta.shares.values()):
         return "–"
-    called = letters(branches)
+    called = {name: f"{mark}:" if mark.isdigit() else mark for name, mark in letters(branches).items()}
     shares = {n: v for n, v in delta.shares.items() if abs(v) >= 0.005}
     largest = sorted(shares, key=lambda n: -abs(shares[n]))[:most]
     said = [f"{called.get(n, n)} {100 * shares[n]:.0f}" for n in shares if n in largest]

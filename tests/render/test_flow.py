@@ -42,6 +42,13 @@ def test_each_shared_weight_stands_once_with_one_arrow_per_branch():
     assert {a.get_facecolor()[:3] for a in coloured} == {_rgb(c) for c in theme.PALETTE[:3]}
 
 
+def test_a_name_that_ends_with_its_mark_is_not_given_it_twice():
+    written = words(plot.flow(scenes.step(branches=("view 1", "view 2"))))
+    assert {"view 1", "view 2"} <= set(written)
+    assert any(w.startswith("1: ") for w in written)  # beneath the bars, as in "1: 60, 2: 40"
+    assert "task 7  1" in words(plot.flow(scenes.step(branches=("task 7", "task 8"))))
+
+
 def test_the_labels_are_the_norms():
     whole = scenes.step()
     written = words(plot.flow(whole, by="parameter"))

@@ -12,14 +12,26 @@ from gradflow.widgets.twin import Twin, standing_alone
 
 __all__ = ["twin"]
 
-_LEFT, _RIGHT, _TOP, _FLOOR, _ZERO = 52, 712, 16, 220, 240
+_LEFT, _RIGHT, _TOP, _FLOOR, _ZERO = 52, 712, 40, 244, 264
+_MATRIX = {"input": "U, the input matrix", "recurrent": "W, the recurrent matrix"}
 
 
 def twin(view: dict[str, Any]) -> Twin:  # as time_view.view gives it
     """Draw what the view tells."""
     said = f"A {view['cell']} cell over {view['length']} time steps. {view['headline']}"
-    drawn = still.picture(720, 284, said, _ruler(view), *_bars(view), _law(view))
+    drawn = still.picture(720, 326, said, *_titles(view), _ruler(view), *_bars(view), _law(view))
     return Twin(standing_alone(drawn), said, _table(view))
+
+
+def _titles(view: dict[str, Any]) -> list[str]:
+    """What is drawn, and what the axes are."""
+    told = f"Norm of what each time step contributes to {_MATRIX[view['matrix']]} (log scale)"
+    law = "dashes: one factor of the spectral radius for each step back"
+    return [
+        still.words(_LEFT, 20, told, size=12, weight=600),
+        still.words(_LEFT, 318, law),
+        still.words(_RIGHT, 318, "time step", anchor="end"),
+    ]
 
 
 def _height(view: dict[str, Any], value: float) -> float:
@@ -54,7 +66,7 @@ def _bars(view: dict[str, Any]) -> list[str]:
         else:
             drawn.append(still.element("circle", cx=x, cy=_ZERO, r=4, fill="none", stroke=PALETTE[0]))
         if (view["length"] - 1 - i) % every == 0:
-            drawn.append(still.words(x, 266, str(i + 1), size=10, anchor="middle"))
+            drawn.append(still.words(x, 290, str(i + 1), size=10, anchor="middle"))
     return drawn
 
 
@@ -66,5 +78,5 @@ def _law(view: dict[str, Any]) -> str:
 def _table(view: dict[str, Any]) -> Table:
     last = view["norms"][-1]
     rows = tuple((str(i + 1), number(n), number(n / last)) for i, n in enumerate(view["norms"]))
-    matrix = {"input": "U, the input matrix", "recurrent": "W, the recurrent matrix"}[view["matrix"]]
-    return Table(("time step", "norm", "of the last"), rows, f"What each time step contributes to {matrix}")
+    title = f"What each time step contributes to {_MATRIX[view['matrix']]}"
+    return Table(("time step", "norm", "of the last"), rows, title)
