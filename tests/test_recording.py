@@ -223,9 +223,9 @@ def test_a_delta_tells_how_far_the_parameter_moved():
 
 def test_where_nothing_moved_nobody_has_a_share():
     """Parts that cancel to less than the parameter's rounding leave noise, whose fractions are huge."""
-    parts = np.array([[1e-3], [-1e-3 + 1e-12]])
+    parts = np.array([[1e-3], [-1e-3 + 1e-9]])
     given = {"contributors": ("a", "b"), "gram": parts @ parts.T, "parameter_norm": 1.0}
-    assert abs(Delta(**given, norm=1e-12).shares["a"]) > 1e6
+    assert abs(Delta(**given, norm=1e-9).shares["a"]) > 1e5
     assert all(math.isnan(share) for share in Delta(**given, norm=0.0).shares.values())
 
 
