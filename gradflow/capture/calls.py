@@ -85,6 +85,7 @@ class Mark:
         is_stem_candidate: A view or cast of a parameter, or made by a call that makes weights.
         is_unplaced: Made in a named stretch that was over before anybody saw the node.
         has_known_edges: Whether hooks tell what it sends to nodes that lie outside any branch like itself.
+        is_fenced: Whether a pre-hook keeps it from passes through a stretch that borders on it.
         is_noted: Whether every node that reads it was taken note of, should branches meet at it.
         stem: What is kept of the node where branches may meet at it; None where they cannot.
     """
@@ -94,6 +95,7 @@ class Mark:
     is_stem_candidate = False
     is_unplaced = False
     has_known_edges = False
+    is_fenced = False
     is_noted = False
     stem: Stem | None = None
 

@@ -65,6 +65,9 @@ class Sink(Protocol):
     def guard(self, stem: Stem) -> Callable[..., None]:
         """Give the pre-hook for a node that branches meet at."""
 
+    def fence(self, mark: Mark) -> Callable[..., tuple[None, ...] | None]:
+        """Give the pre-hook for a node that stretches outside any branch border on."""
+
     def fail(self, error: Exception) -> None:
         """Take note of a failure of ours; the user's training goes on."""
 
@@ -220,10 +223,21 @@ class Marker:
 
         for inside in self.spread(node, visit):
             for child, _ in inside.next_functions:
-                if child is not None and is_leaf_node(child) and self._sink.knows(leaf_of(child)):
+                if child is None:
+                    continue
+                if not is_leaf_node(child):
+                    self._fence(child, region)
+                elif self._sink.knows(leaf_of(child)):
                     leaves[id(leaf_of(child))] = leaf_of(child)
         stem.leaves, stem.size = list(leaves.values()), len(region)
         stem.region = region if stem.is_trunk else None
+
+    def _fence(self, node: Node, region: set[Mark]) -> None:
+        """Keep what is sent through a stretch from coming back into it by way of a branch that it reads."""
+        mark = mark_of(node, self.key)
+        if mark is not None and mark not in region and not mark.is_fenced:
+            mark.is_fenced = True
+            node.register_prehook(self._sink.fence(mark))
 
     def spread(self, start: Node, visit: Callable[[Mark], bool]) -> list[Node]:
         """Visit marks from a node towards the leaves, as far as ``visit`` says it is news; give the nodes."""

@@ -207,6 +207,17 @@ class Observer:
 
         return about_to_run
 
+    def fence(self, mark: Mark) -> Callable[..., tuple[None, ...] | None]:
+        """Give the pre-hook for a node that stretches outside any branch border on."""
+
+        def about_to_run(arriving: tuple[Tensor | None, ...]) -> tuple[None, ...] | None:
+            split = self._split
+            if split is None or split.region is None or mark in split.region:
+                return None
+            return (None,) * len(arriving)
+
+        return about_to_run
+
     def fail(self, error: Exception) -> None:
         """Take note of a failure of ours: the training goes on, the step is incomplete."""
         self.is_complete = False
@@ -286,9 +297,10 @@ class Observer:
         stem = crossing.read.stem
         if cotangent is None or stem is None or not stem.is_guarded:
             return
-        reader = self.labeller.of_mark(crossing.reader)
-        is_inner = stem.is_trunk and crossing.reader.branch is None and reader != UNCLAIMED
-        contributor = INNER if is_inner or reader == SHARED else reader
+        reader, contributor = crossing.reader, self.labeller.of_mark(crossing.reader)
+        if self.planter.marker.splits_trunks or reader.is_stem_candidate:  # then it is split where it came in
+            is_inner = stem.is_trunk and reader.branch is None and contributor != UNCLAIMED
+            contributor = INNER if is_inner or contributor == SHARED else contributor
         stem.enter(task, contributor, crossing.output, cotangent)
 
     def _divide(self, stem: Stem, arriving: tuple[Tensor | None, ...]) -> None:

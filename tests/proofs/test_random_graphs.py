@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, given, reject, settings
 from hypothesis import strategies as st
 
 import gradflow
@@ -109,7 +109,8 @@ def backwards(program, model):
 def assert_right(program, truth, **options):
     """Hold the laws, and every contribution of a run to what the oracle says."""
     found = [g for own in truth.values() for g in own.values() if g is not None]
-    assume(found)
+    if not found:
+        reject()
     model = model_of()
     plain = laws.state_of(model, [], backwards(program, model))
     watched, hooks = model_of(), laws.hook_counts(model)
@@ -152,6 +153,33 @@ def assert_counted(program):
     truth = Oracle(program, model_of(), splits=False).contributions()
     truth.pop(OUTSIDE, None)
     assert_right(program.without_names(), truth, branches=PATHS[: program.inputs])
+
+
+READ_BACK = (
+    Op("call", (0,), "one"),  # 1: outside any branch
+    Op("use", (1,), "", ("anchor",)),  # 2: a branch reads it
+    Op("mix", (1, 2), "sum"),  # 3: and outside meets both again
+    Op("use", (3,), "", ("anchor",)),  # makes 3 a trunk; the loss does not read it
+)
+
+
+def test_a_trunk_that_leads_through_a_branch_is_split_without_what_the_branch_brings():
+    assert_split(Program(1, READ_BACK, ends=(3,)))
+
+
+@pytest.mark.parametrize("kind", ["sum", "product"])
+def test_a_trunk_that_leads_through_a_branch_twice_is_split_without_what_the_branch_brings(kind):
+    again = (Op("mix", (3, 4), kind), Op("use", (5,), "", ("positive",)))
+    assert_split(Program(1, (*READ_BACK, *again), ends=(5, 6)))
+
+
+def test_a_made_weight_is_split_although_one_of_its_readers_is_itself_shared():
+    ops = (
+        Op("weigh", (), "made"),  # 1
+        Op("use", (0, 1)),  # 2: outside, read by the branch and by the loss
+        Op("use", (2, 1), "", ("anchor",)),  # 3
+    )
+    assert_told(Program(1, ops, ends=(2, 3)))
 
 
 @FIXED
