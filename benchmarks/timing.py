@@ -1,23 +1,26 @@
 """Times of several variants of the same work, interleaved, so that a busy machine slows all alike.
 
-A round runs every variant for a few steps, in an order that turns; the first step of each is not
-timed. What is compared is the median of the ratios within the rounds, with the quartiles beside it.
+A round runs every variant for a few steps, in an order that turns. What is compared is the median of the
+ratios within the rounds, with the quartiles beside it.
 """
 
 from __future__ import annotations
 
 import gc
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Spread", "Times", "interleave"]
+__all__ = ["Spread", "Times", "Work", "cpu_seconds", "interleave"]
+
+Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A median and its quartiles."""
+    """A median and its quartiles; all three are the same for what was counted or measured once."""
 
     median: float
     low: float
@@ -31,7 +34,13 @@ class Spread:
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
         return cls(median, low, high)
 
+    def times(self, factor: float) -> Spread:
+        """Give the same in another unit."""
+        return Spread(self.median * factor, self.low * factor, self.high * factor)
+
     def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.median:.3f}"
         return f"{self.median:.3f} ({self.low:.3f}–{self.high:.3f})"
 
 
@@ -40,31 +49,51 @@ class Times:
     """Seconds a step, one entry a round.
 
     Attributes:
-        cpu: CPU seconds of all threads of the process.
+        cpu: CPU seconds of all threads of the process, and of those that it waited for.
         wall: Seconds by the clock.
     """
 
     cpu: list[float]
     wall: list[float]
 
-    def over(self, other: Times) -> Spread:
-        """Give the ratio of CPU seconds to those of another variant, round by round."""
-        return Spread.of([a / b for a, b in zip(self.cpu, other.cpu, strict=True)])
+    def over(self, other: Times) -> Times:
+        """Give the ratios to another variant, round by round."""
+        return Times(
+            [a / b for a, b in zip(self.cpu, other.cpu, strict=True)],
+            [a / b for a, b in zip(self.wall, other.wall, strict=True)],
+        )
 
-    def over_wall(self, other: Times) -> Spread:
-        """Give the ratio of seconds by the clock to those of another variant, round by round."""
-        return Spread.of([a / b for a, b in zip(self.wall, other.wall, strict=True)])
+    def minus(self, other: Times) -> Times:
+        """Give the differences to another variant, round by round."""
+        return Times(
+            [a - b for a, b in zip(self.cpu, other.cpu, strict=True)],
+            [a - b for a, b in zip(self.wall, other.wall, strict=True)],
+        )
+
+    def in_groups(self, size: int) -> Times:
+        """Give the means of so many rounds at a time; what is left over at the end is dropped."""
+        starts = range(0, len(self.cpu) - size + 1, size)
+        return Times(
+            [statistics.fmean(self.cpu[i : i + size]) for i in starts],
+            [statistics.fmean(self.wall[i : i + size]) for i in starts],
+        )
+
+
+def cpu_seconds() -> float:
+    """Give the CPU seconds of this process and of its children that have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + spent.ru_utime + spent.ru_stime
 
 
 def interleave(
-    variants: Mapping[str, Callable[[], object]], *, rounds: int, steps: int, warm: int = 2
+    variants: Mapping[str, Work], *, rounds: int, steps: int = 1, warm: int = 2
 ) -> dict[str, Times]:
     """Time every variant in every round.
 
     Args:
         variants: Callables that do one step.
         rounds: How many rounds.
-        steps: Timed steps of each variant in a round.
+        steps: Steps of each variant in a round.
         warm: Steps of each before anything is timed.
 
     Returns:
@@ -74,14 +103,14 @@ def interleave(
         for _ in range(warm):
             work()
     times = {name: Times([], []) for name in variants}
+    names = list(variants)
     for turn in range(rounds):
-        names = list(variants)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
             gc.collect()
-            variants[name]()
-            cpu, wall = time.process_time(), time.perf_counter()
+            cpu, wall = cpu_seconds(), time.perf_counter()
             for _ in range(steps):
                 variants[name]()
-            times[name].cpu.append((time.process_time() - cpu) / steps)
+            times[name].cpu.append((cpu_seconds() - cpu) / steps)
             times[name].wall.append((time.perf_counter() - wall) / steps)
     return times

@@ -1,30 +1,187 @@
-"""The harness of benchmarks/ runs; no time is asserted."""
+"""The harness of benchmarks/ runs, and what it counts is right; no time is asserted."""
 
-from benchmarks import measures
-from benchmarks.__main__ import _row
-from benchmarks.nets import NETS, Net, chain, sgd
-from benchmarks.timing import Spread
+import math
+from dataclasses import replace
 
-TINY = Net("tiny", "a chain of two", chain(2, 4, 2, 2), 99.0)
+import numpy as np
+import pytest
+import torch
 
+from benchmarks import __main__ as program
+from benchmarks import dot_program, growth, memory, page, peers, steps, trunk
+from benchmarks.nets import NETS, Net, chain, encoder_a, sgd
+from benchmarks.page import Row, Table
+from benchmarks.timing import Spread, Times, interleave
 
-def test_a_net_is_timed_in_every_variant():
-    times = measures.watched_times(TINY, rounds=2, steps=1)
-    assert set(times) == {"plain", "bare", "watched", "every 10th", "plain Adam", "deltas"}
-    assert all(len(t.cpu) == len(t.wall) == 2 for t in times.values())
-    assert _row(TINY, times).count("|") == 9
-
-
-def test_every_net_builds_a_job():
-    assert all(net.build(sgd).model is not None for net in NETS.values() if net.name not in ("B32", "ViT"))
+TINY = Net("tiny", "a chain of two", chain(2, 4, 2, 2), 99.0, rounds=2, steps=5)
 
 
-def test_live_bytes_are_counted_at_their_peak():
-    import torch
+@pytest.mark.parametrize("net", [pytest.param(n, id=n.name) for n in NETS.values()])
+def test_a_net_is_watched_in_every_way(net):
+    if net.name == "B32":
+        net = replace(net, build=NETS["B4"].build)  # the same but for its batch
+    for name in ("plain", "bare", "watched", "every 10th", "deltas"):
+        job = net.build(sgd)
+        before = [p.detach().clone() for p in job.model.parameters()]
+        step, flows = steps.watched(job, name)
+        step()
+        assert any(not torch.equal(a, b) for a, b in zip(before, job.model.parameters(), strict=True))
+        for flow in flows:
+            assert len(flow.recording) == 1
+            assert "incomplete" not in {finding.code for finding in flow.recording.last.findings}
+            flow.close()
 
-    most = measures.peak_bytes(lambda: torch.ones(1000).add(1.0))
+
+@pytest.mark.parametrize("measure", [steps.whole, steps.every_tenth, steps.deltas])
+def test_steps_are_compared_round_by_round(measure):
+    table = measure(nets=[TINY])
+    assert [row.what for row in table.rows] == ["a chain of two"]
+    assert isinstance(table.rows[0].cpu, Spread)
+
+
+def test_every_tenth_step_needs_ten_of_them():
+    row = steps.every_tenth(nets=[replace(TINY, rounds=2, steps=1)]).rows[0]
+    assert row.cpu == "fewer than ten steps were run"
+
+
+def test_the_trunk_is_split_beside_the_ways_by_hand():
+    rows = trunk.split(0.05).rows
+    assert {row.what for row in rows if isinstance(row.cpu, Spread)} >= {
+        "a plain step",
+        'gradflow, `stems="split"`',
+        "three `autograd.grad` instead of `backward`, summed by hand",
+    }
+    assert sum("TorchJD" in row.what for row in rows) == 2  # measured, or why not
+
+
+def test_by_hand_is_the_step_that_backward_takes():
+    one, other = (NETS["A4"].build(sgd) for _ in range(2))
+    one.step()
+    peers.by_hand(other)()
+    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    one, other = (NETS["MTL"].build(sgd) for _ in range(2))
+    one.step()
+    trunk.grads_instead(other)
+    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_peer_that_fails_is_told_of_with_its_error():
+    def broken(_job):
+        raise RuntimeError("no such\nthing")
+
+    times, failed = peers.tried({"broken": broken}, TINY.build, rounds=1, steps=1)
+    assert set(times) == {"a plain step"}
+    assert failed == {"broken": "RuntimeError: no such thing"}
+
+
+def test_peers_are_called_or_their_error_is_told():
+    table = peers.beside(0.1, nets=[NETS["A4"]])
+    told = {row.what: row for row in table.rows}
+    assert set(told) >= {
+        "a plain step",
+        "gradflow.watch",
+        "torchviz `make_dot`",
+        "torchexplorer `watch`, each step",
+    }
+    assert isinstance(told["gradflow.watch"].cpu, Spread)
+    rows = peers.per_sample(0.1, encoders=[("net A", encoder_a)]).rows
+    assert {row.what for row in rows} >= {"gradflow.watch", "Opacus `GradSampleModule`"}
+
+
+def test_live_bytes_are_counted_at_their_peak_and_at_the_end():
+    most, last = memory.live_bytes(lambda: torch.ones(1000).add(1.0))
     assert 8000 <= most < 8100  # and the number 1.0 itself
+    assert 4000 <= last < 4100
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_watching_keeps_one_copy_of_a_parameter_for_each_path_and_a_little(count):
+    case = memory.Case("", chain(4, 512, 4, count), branches=count)
+    most, last = memory.extra(case)
+    assert most <= 1.15 * count
+    assert last < 0.001
+    assert memory.extra(case) == (most, last)  # counted, not sampled
+
+
+def test_momentum_is_kept_for_each_contributor():
+    case = memory.Case("", chain(4, 512, 4, 3), memory.momentum, splits=True)
+    assert memory.extra(case)[1] == pytest.approx(3, abs=0.01)
+
+
+def test_a_step_on_disk_takes_less_than_its_target():
+    assert 0 < memory.disk_bytes(4) <= 600
+
+
+def test_growth_is_fitted_and_drawn(tmp_path):
+    sweeps = [replace(sweep, sizes=(4, 8)) for sweep in growth.SWEEPS]
+    table = growth.table(0.1, sweeps, tmp_path / "growth.svg")
+    assert len(table.rows) == len(growth.SWEEPS)
+    picture = (tmp_path / "growth.svg").read_text("utf-8")
+    assert "<svg" in picture
+    assert "(growth.svg)" in table.notes[0]
+
+
+def test_a_slope_is_the_exponent():
+    sizes = np.array([1.0, 2.0, 4.0])
+    assert growth.slope(sizes, 3 * sizes**1.5) == pytest.approx(1.5)
+    assert math.isnan(growth.slope([1, 2], [-1, 1]))
+
+
+def test_the_stand_in_for_dot_lays_out(tmp_path, capfdbinary):
+    source = tmp_path / "graph"
+    source.write_text("digraph { a -> b }", "utf-8")
+    with dot_program.provided() as told:
+        assert told
+    dot_program.draw(["-Tsvg", "-o", str(tmp_path / "x.svg"), str(source)])
+    dot_program.draw(["-Tplain", "-O", str(source)])
+    assert b"<svg" in (tmp_path / "x.svg").read_bytes()
+    assert b"edge a b" in (tmp_path / "graph.plain").read_bytes()
 
 
 def test_quartiles_of_a_spread():
     assert Spread.of([1.0, 2.0, 3.0, 4.0, 5.0]) == Spread(3.0, 2.0, 4.0)
+    assert str(Spread.of([2.0])) == "2.000"
+
+
+def test_rounds_are_compared_one_by_one():
+    one, other = Times([2.0, 9.0, 4.0], [1.0, 1.0, 1.0]), Times([1.0, 3.0, 4.0], [2.0, 2.0, 2.0])
+    assert one.over(other).cpu == [2.0, 3.0, 1.0]
+    assert one.minus(other).wall == [-1.0, -1.0, -1.0]
+    assert one.in_groups(2).cpu == [5.5]
+
+
+def test_variants_take_turns():
+    done = []
+    works = {name: lambda name=name: done.append(name) for name in "abc"}
+    interleave(works, rounds=2, steps=1, warm=0)
+    assert done == ["a", "b", "c", "b", "c", "a"]
+
+
+def table(value):
+    return Table("Title", "Text.", [Row("thing", Spread.of([value]), target=1.0), Row("b", "no")], "×")
+
+
+def test_a_page_keeps_what_is_not_measured_again(tmp_path, capsys):
+    path = tmp_path / "page.md"
+    page.written(path, {"one": lambda: table(0.5), "two": lambda: table(2.0)}, ["one", "two"])
+    page.written(path, {"two": lambda: table(3.0)}, ["one", "two"])
+    text = path.read_text("utf-8")
+    assert "| thing | ≤ 1 | 0.500 | met |" in text
+    assert "| thing | ≤ 1 | 3.000 | missed |" in text
+    assert "2.000" not in text
+    assert "Of 2 targets 1 are met and 1 missed." in text
+    path.write_text(text.replace("Machine: ", "Machine: another "), "utf-8")
+    page.written(path, {"two": lambda: table(1.0)}, ["one", "two"])
+    assert "0.500" not in path.read_text("utf-8")
+    assert "dropped" in capsys.readouterr().out
+
+
+def test_some_tables_are_measured_when_only_they_are_asked_for(tmp_path, capsys):
+    path = tmp_path / "page.md"
+    threads = torch.get_num_threads()
+    program.main(["--only", "steps,disk", "--nets", "MTL", "--scale", "0.1", "--out", str(path)])
+    torch.set_num_threads(threads)
+    assert path.read_text("utf-8").count("\n## ") == 2
+    assert "not split" in capsys.readouterr().out

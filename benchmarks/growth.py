@@ -1,0 +1,208 @@
+"""How cost grows: sweeps over one size at a time, and the slope in log-log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import gradflow
+from benchmarks.nets import Job, Optimize, chain, lstm, sgd
+from benchmarks.page import Row, Table
+from benchmarks.steps import then
+from benchmarks.timing import Spread, Times, Work, interleave
+
+__all__ = ["PICTURE", "SWEEPS", "Curve", "Sweep", "drawn", "slope", "table"]
+
+PICTURE = Path(__file__).parent / "growth.svg"
+_LINEAR = 1.1  # a slope of 1, and what timing may add to it
+_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A size that grows while all others stay.
+
+    Attributes:
+        what: Grows, in words.
+        sizes: In rising order.
+        works: Gives, for a size, what is measured ("extra" is "watched" less "plain"), and what to close.
+        rounds: How many.
+    """
+
+    what: str
+    sizes: tuple[int, ...]
+    works: Callable[[int], tuple[dict[str, Work], list[gradflow.Recorder]]]
+    rounds: int = 7
+
+
+@dataclass
+class Curve:
+    """What a sweep found: seconds by size, of what watching or tracing adds and of the plain step."""
+
+    what: str
+    sizes: list[int] = field(default_factory=list)
+    extra: list[Times] = field(default_factory=list)
+    plain: list[Times] = field(default_factory=list)
+
+    def milliseconds(self, times: Sequence[Times]) -> list[float]:
+        """Give the median CPU time at each size."""
+        return [1e3 * Spread.of(one.cpu).median for one in times]
+
+
+def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Fit the exponent of a power law.
+
+    Example:
+        >>> round(slope([1, 2, 4], [3, 12, 48]), 6)
+        2.0
+    """
+    kept = [(x, y) for x, y in zip(sizes, values, strict=True) if y > 0]
+    if len(kept) < 2:
+        return float("nan")
+    x, y = np.log(np.array(kept, dtype=float).T)
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def measured(sweep: Sweep, scale: float = 1.0) -> Curve:
+    """Run a sweep."""
+    curve = Curve(sweep.what)
+    for size in sweep.sizes:
+        works, flows = sweep.works(size)
+        times = interleave(works, rounds=max(2, round(sweep.rounds * scale)), warm=1)
+        for flow in flows:
+            flow.close()
+        plain = times["plain"]
+        curve.sizes.append(size)
+        curve.plain.append(plain)
+        curve.extra.append(times["watched"].minus(plain) if "watched" in times else times["traced"])
+    return curve
+
+
+def table(scale: float = 1.0, sweeps: Sequence[Sweep] | None = None, picture: Path = PICTURE) -> Table:
+    """Run all sweeps, draw them, and tell the slopes."""
+    curves = [measured(sweep, scale) for sweep in (SWEEPS if sweeps is None else sweeps)]
+    drawn(curves, picture)
+    rows = [_row(curve) for curve in curves]
+    return Table(
+        "How cost grows",
+        "CPU time that watching adds to a step (for the size of the graph: that `gradflow.trace` and "
+        "`collapse` take), while one size grows: the exponent of size, fitted to the three largest sizes "
+        "(1: linear; the target leaves 0.1 to timing). The fit over all sizes, which constants bend, and the "
+        "exponent of the plain step stand beside it.",
+        rows,
+        "exponent",
+        ("sizes", "ms added", "over all sizes", "plain"),
+        (f"![Log-log curves of what is added against each size]({picture.name})",),
+    )
+
+
+def _row(curve: Curve) -> Row:
+    rounds = range(len(curve.extra[0].cpu))
+    last = curve.sizes[-3:]
+    found = [slope(last, [times.cpu[i] for times in curve.extra[-3:]]) for i in rounds]
+    added, plain = curve.milliseconds(curve.extra), curve.milliseconds(curve.plain)
+    more = (
+        f"{curve.sizes[0]} … {curve.sizes[-1]}",
+        f"{added[0]:.2f} … {added[-1]:.2f}",
+        f"{slope(curve.sizes, added):.2f}",
+        f"{slope(last, plain[-3:]):.2f}",
+    )
+    return Row(curve.what, Spread.of(found), target=_LINEAR, more=more)
+
+
+def drawn(curves: Sequence[Curve], path: Path) -> None:
+    """Draw all curves in one SVG: filled circles for what is added, hollow squares for the plain step."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    settings = {
+        "svg.hashsalt": "gradflow",
+        "font.size": 8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=(9.6, 5.6), layout="constrained")
+        axes = figure.subplots(2, -(-len(curves) // 2), squeeze=False).flat
+        for ax, curve in zip(axes, curves, strict=False):
+            _panel(ax, curve)
+        for ax in list(axes)[len(curves) :]:
+            ax.set_axis_off()
+        figure.axes[0].legend(frameon=False, fontsize=7, loc="upper left")
+        figure.savefig(path, format="svg", metadata={"Date": None, "Title": "How the cost of watching grows"})
+
+
+def _panel(ax: object, curve: Curve) -> None:
+    added, plain = curve.milliseconds(curve.extra), curve.milliseconds(curve.plain)
+    x = np.array(curve.sizes, dtype=float)
+    error = np.array([_reach(times) for times in curve.extra]).T
+    look = {"color": "#0072B2", "marker": "o", "capsize": 2, "label": "added (quartiles)"}
+    ax.errorbar(x, added, yerr=error, **look)
+    ax.plot(x, plain, color="#6b6f75", marker="s", ls="--", mfc="none", label="plain")
+    ax.plot(x, added[-1] * x / x[-1], color="#0b0b0b", ls=":", lw=1, label="linear")
+    ax.set(xscale="log", yscale="log", xlabel=curve.what, ylabel="CPU ms")
+    ax.set_xticks(x, [f"{size:g}" for size in x])
+    ax.minorticks_off()
+    ax.set_title(f"exponent {slope(x[-3:], added[-3:]):.2f}", fontsize=8, loc="left")
+
+
+def _reach(times: Times) -> tuple[float, float]:
+    spread = Spread.of(times.cpu).times(1e3)
+    return spread.median - spread.low, spread.high - spread.median
+
+
+def _pair(
+    build: Callable[[Optimize], Job], *, last: int = 1
+) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
+    plain, job = build(sgd), build(sgd)
+    flow = gradflow.watch(job.model, branches=job.branches, last=last)
+    return {"plain": plain.step, "watched": then(job.step, flow.step)}, [flow]
+
+
+def _depth(size: int) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
+    return _pair(chain(size, _WIDTH, 32, 2))
+
+
+def _elements(size: int) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
+    return _pair(chain(4, math.isqrt(size), 32, 2))
+
+
+def _branches(size: int) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
+    return _pair(chain(4, _WIDTH, 32, size))
+
+
+def _uses(size: int) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
+    return _pair(lstm(size, as_paths=False))
+
+
+def _steps(size: int) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
+    works, flows = _pair(chain(4, _WIDTH, 32, 2))
+    return {name: lambda work=work: [work() for _ in range(size)] for name, work in works.items()}, flows
+
+
+def _graph(size: int) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
+    layer = torch.nn.Linear(8, 8)
+
+    def forward() -> torch.Tensor:
+        x = layer(torch.ones(1, 8))
+        for _ in range(size):
+            x = x + 1.0
+        return x.sum()
+
+    loss = forward()
+    return {"plain": forward, "traced": lambda: gradflow.trace(loss, layer).collapse()}, []
+
+
+SWEEPS = (
+    Sweep("depth: layers", (10, 20, 40, 80, 160), _depth),
+    Sweep("branches: calls", (2, 4, 8, 16, 32, 64), _branches),
+    Sweep("uses: time steps of one path", (10, 20, 40, 80, 160), _uses),
+    Sweep("elements of each weight", tuple(4**n for n in range(6, 11)), _elements),
+    Sweep("steps, with last=1", (10, 20, 40, 80, 160), _steps, rounds=5),
+    Sweep("graph size: nodes", (500, 1000, 2000, 4000, 8000), _graph),
+)
