@@ -56,7 +56,8 @@ def _about(window: Window) -> str:
 
 def _checked(recording: Recording, window: Window) -> Iterator[Finding]:
     """What was seen of the model itself, each once: when watching began, and what changed in the window."""
-    begin = () if not len(recording) or recording[0] in window.steps[:1] else recording[0].reports
+    is_outside = window.steps and recording[0].index != window.steps[0].index
+    begin = recording[0].reports if is_outside else ()
     seen: dict[tuple[str, str], Finding] = {}
     for finding in (*begin, *(f for step in window.steps for f in step.reports)):
         if finding.code in CHECKED:

@@ -266,6 +266,13 @@ def test_a_recording_from_a_file_tells_the_same(tmp_path):
     assert loaded.findings() == recording.findings()
 
 
+@pytest.mark.parametrize("count", [1, 50, 120])  # a file keeps the last 32 it read at hand
+def test_a_longer_recording_from_a_file_tells_the_same(tmp_path, count):
+    recording = records.recording(count)
+    read = gradflow.load(recording.save(tmp_path / "run.gradflow"))
+    assert list(read.findings()) == list(recording.findings())
+
+
 @pytest.mark.parametrize("last", [0, -3])
 def test_no_steps_at_all_are_refused(last):
     with pytest.raises(InvalidArgumentError, match=f"last={last} is no positive number of steps"):
