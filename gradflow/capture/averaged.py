@@ -112,7 +112,8 @@ class AveragedAccount(Account):
         return is_zero(now) and not torch.equal(now, self.seen)
 
     def _total(self, backward: Backward) -> None:
-        """Keep what the leaf received: ``.grad`` will hold something else."""
+        """Keep what the leaf received: ``.grad`` will hold something else, and the sums may change too."""
+        self.survey = None
         received = backward.received()
         if self.total is None:
             self.total = received.detach().clone() if self.keep else received

@@ -18,7 +18,7 @@ from gradflow.capture.deltas import copied, in_order
 from gradflow.capture.ledger import Account
 from gradflow.capture.movement import Move
 from gradflow.capture.reading import read
-from gradflow.capture.reduce import Harvest
+from gradflow.capture.reduce import Harvest, Slot
 from gradflow.record import OTHER_RANKS, ParamStep, TermTable, Use
 
 __all__ = ["Entry", "close"]
@@ -82,13 +82,24 @@ class _Draft:
         shape = account.param.shape
         self._rows = {name: row for name, row in self._rows.items() if row.shape == shape}
         self._order = lanes.order(tuple(self._rows))
-        self._gram = harvest.gram([self._rows[n] for n in self._order])
+        self._gram = self._surveyed() or harvest.gram([self._rows[n] for n in self._order])
         self._total_norm = reading.norm_slot(harvest) if move is None else move.total_norm
         self._scale = None if reading.scale is None else harvest.add(reading.scale)
         self._residuals = [harvest.add(r) for r in account.residuals]
         self._uses = [None if use.norm is None else harvest.add(use.norm) for use in account.uses]
         self._terms = _TermDraft(account, self._order, terms, harvest) if account.cells else None
         self._delta = None if move is None else move.draft(account.param, harvest, keep=account.keep)
+
+    def _surveyed(self) -> Slot | None:
+        """Give the inner products of the rows where they were worked out as the rows arrived."""
+        account = self._entry.account
+        if account.survey is None or self._rows.keys() != account.sums.keys():
+            return None
+        arrived, matrix = tuple(account.sums), account.survey.gram
+        if arrived != self._order:
+            rows = [arrived.index(name) for name in self._order]
+            matrix = matrix[np.ix_(rows, rows)]
+        return Slot.of(matrix)
 
     def record(self) -> ParamStep:
         account = self._entry.account

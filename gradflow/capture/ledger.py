@@ -13,14 +13,14 @@ Note:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from gradflow.capture import kernels
 from gradflow.capture.marking import Edge
 from gradflow.capture.reduce import norm, norms
 from gradflow.capture.stems import SHARED
@@ -30,8 +30,7 @@ __all__ = ["Account", "Arrival", "Backward", "Part", "fold", "is_zero", "probe",
 
 _PENDING = 8  # backwards that never accumulated (``autograd.grad``) are dropped beyond so many
 _PROBED = 256
-_BLOCK = 1 << 16  # elements that are added at a time: they stay in the cache
-_NUMPY_KNOWS = (torch.float32, torch.float64)
+_SURVEYED = 6  # arrivals; of more, not each may be a contributor of its own, and their pairs are many
 
 
 @dataclass(eq=False, slots=True)
@@ -68,6 +67,7 @@ class Backward:
         was_clear: Whether ``.grad`` was None before.
         stamp: Storage and version of the total the leaf received; None until it has received it.
         total: The total itself, where the arrivals do not sum to it bitwise.
+        survey: All there is to know of the arrivals and their total; None where it was not read at once.
     """
 
     arrivals: list[tuple[Edge, Tensor]] = field(default_factory=list)
@@ -78,6 +78,7 @@ class Backward:
     was_clear: bool = False
     stamp: tuple[int, int] | None = None
     total: Tensor | None = None
+    survey: kernels.Survey | None = None
 
     def received(self) -> Tensor:
         """Give what the leaf received."""
@@ -104,6 +105,7 @@ class Account:
         probe: A few elements of that ``.grad``, which tell by what factor it is scaled later; None where
             they can be had from the sums.
         is_refoldable: Whether the sums, added up in their order, are what the leaf received to the last bit.
+        survey: All there is to know of the sums and their total; None where it is yet to be worked out.
         grad_stamp: Storage and version of ``.grad`` after the last backward.
     """
 
@@ -119,6 +121,7 @@ class Account:
     total: Tensor | None = None
     probe: Tensor | None = None
     is_refoldable: bool = False
+    survey: kernels.Survey | None = None
     grad_stamp: tuple[int, int] | None = None
 
     @property
@@ -163,7 +166,9 @@ class Account:
         backward.was_clear = self.param.grad is None
         backward.stamp = stamp(total)
         gradients = [gradient for _, gradient in backward.arrivals]
-        if not sums_to(gradients, total):
+        backward.survey = _survey(gradients, total)
+        is_sum = sums_to(gradients, total) if backward.survey is None else backward.survey.is_sum
+        if not is_sum:
             backward.residual, backward.remainder = _difference(fold(gradients), total)
             backward.total = total.detach().clone() if total.requires_grad else total
 
@@ -194,6 +199,7 @@ class Account:
             and backward.parts is None
             and len(self.sums) == len(backward.arrivals)
         )
+        self.survey = backward.survey if self.is_refoldable else None
         self._total(backward)
         self.grad_stamp = stamp(self.param.grad) if self.param.grad is not None else (0, -1)
 
@@ -210,7 +216,7 @@ class Account:
         self.sums, self.owned, self.uses, self.residuals, self.cells = {}, set(), [], [], {}
         self.alone = {}
         self.total, self.probe, self.grad_stamp = None, None, None
-        self.is_refoldable = False
+        self.is_refoldable, self.survey = False, None
 
     def _was_zeroed(self, grad: Tensor) -> bool:
         return stamp(grad) != self.grad_stamp and is_zero(grad)
@@ -323,33 +329,17 @@ def sums_to(gradients: list[Tensor], total: Tensor) -> bool:
         return True
     if total.device.type != "cpu" or any(g.is_sparse for g in (total, *gradients)):
         return False
-    if _are_plain((total, *gradients)):
-        return _is_sum([g.detach().view(-1) for g in gradients], total.detach().view(-1))
+    if kernels.are_readable((total, *gradients)):
+        return kernels.is_sum(gradients, total)
     folded = fold(gradients)
     return folded is not None and _equal(folded, total)
 
 
-def _are_plain(tensors: Sequence[Tensor]) -> bool:
-    """Tell whether tensors can be added block by block: one dtype that numpy knows, one shape, contiguous."""
-    dtype, shape = tensors[0].dtype, tensors[0].shape
-    return dtype in _NUMPY_KNOWS and all(
-        t.dtype == dtype and t.shape == shape and t.is_contiguous() and not t.is_neg() for t in tensors
-    )
-
-
-def _is_sum(flat: list[Tensor], total: Tensor) -> bool:
-    """Add block by block, so that nothing as large as the parameter is made; stop where it differs."""
-    size = total.numel()
-    scratch = torch.empty(min(size, _BLOCK), dtype=total.dtype)
-    for start in range(0, size, _BLOCK):
-        blocks = [t[start : start + _BLOCK] for t in (*flat, total)] if size > _BLOCK else [*flat, total]
-        there = blocks.pop()
-        here = blocks[0] if len(blocks) == 1 else torch.add(*blocks[:2], out=scratch[: there.numel()])
-        for block in blocks[2:]:
-            here += block
-        if not np.array_equal(here.numpy(), there.numpy()) and not _equal(here, there):
-            return False
-    return True
+def _survey(gradients: list[Tensor], total: Tensor) -> kernels.Survey | None:
+    """Read a few arrivals and their total at once, where they lie on the host."""
+    if 0 < len(gradients) <= _SURVEYED and kernels.are_readable((total, *gradients)):
+        return kernels.survey(gradients, total)
+    return None
 
 
 def _equal(here: Tensor, there: Tensor) -> bool:

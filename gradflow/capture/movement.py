@@ -120,7 +120,6 @@ class Mover:
             if reading.scale is not None:
                 peers.append(reading.scale)
             self._splitter.before(param, reading.contributions(account.parts()))
-        harvest.reduce()  # the optimizer may use `.grad` as its scratch space
 
     def _after(self, param: Tensor, theta: Tensor) -> None:
         found = self._readings.get(id(param))

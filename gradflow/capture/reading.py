@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +33,7 @@ class Reading:
         total_norm: Norm of what the leaf received in this step, on the device; None if it received nothing,
             or where the norm is that of ``received``.
         received: What the leaf received, where that is what the optimizer reads; None elsewhere.
+        known: Norm of it, where that is known already.
         scale: What the optimizer reads as a multiple of it, on the device; None for 1.
         edited: What ``.grad`` holds beyond it; None if nothing.
         others: What the other ranks brought, to be scaled like a contribution; None without any.
@@ -42,9 +44,12 @@ class Reading:
     edited: Tensor | None = None
     others: Tensor | None = None
     received: Tensor | None = None
+    known: Slot | None = None
 
     def norm_slot(self, harvest: Harvest) -> Slot | None:
         """Reserve a slot for the norm of what the leaf received; None if nothing."""
+        if self.known is not None:
+            return self.known
         if self.received is not None:
             return harvest.norm(self.received)
         return None if self.total_norm is None else harvest.add(self.total_norm)
@@ -78,14 +83,19 @@ def _read_own(account: Account, peers: Sequence[Tensor]) -> Reading:
     if total is None:
         return Reading(None, None, None if grad is None else grad.detach().clone())
     if grad is None:
-        return Reading(None, received=total)
+        return _unchanged(account, total)
     if account.total is None and stamp(grad) == account.grad_stamp:
-        return Reading(None, received=total)
+        return _unchanged(account, total)
     if grad.is_sparse or total.is_sparse:
         return _read_sparse(grad, total)
     if grad.device.type == "cpu" and torch.equal(grad, total):
-        return Reading(None, received=total)
+        return _unchanged(account, total)
     return _read_changed(account, grad.detach(), total, peers)
+
+
+def _unchanged(account: Account, total: Tensor) -> Reading:
+    survey = account.survey
+    return Reading(None, received=total, known=None if survey is None else Slot.of(np.sqrt(survey.square)))
 
 
 def _read_averaged(account: AveragedAccount) -> Reading:

@@ -1,0 +1,215 @@
+"""Reading gradients that lie on the host: each element once, in one pass, without a copy.
+
+torch would widen every row to float64 before it multiplies. Compiled code widens in the registers, so the
+inner products cost little more than reading the rows, and those of a small row cost next to nothing.
+numba compiles it when a recorder first needs it, and keeps the result on disk for the next process.
+
+Shapes: ``C`` rows, each contiguous and of the same ``n`` real elements (a complex one counts as two).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+import torch
+from numba import carray  # type: ignore[attr-defined]
+from numba.core import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import Parameter
+
+__all__ = ["Survey", "are_readable", "gram", "is_sum", "squares", "survey"]
+
+_BLOCK = 2048  # elements of a row that are read at a time: all rows of a block stay in the first cache
+_LIKE: dict[torch.dtype, NDArray] = {
+    torch.float32: np.empty(0, np.float32),
+    torch.float64: np.empty(0, np.float64),
+    torch.complex64: np.empty(0, np.float32),
+    torch.complex128: np.empty(0, np.float64),
+}  # an empty array tells the compiled code what it reads
+_PLAIN = (Tensor, Parameter)  # no subclass
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def are_readable(tensors: Sequence[Tensor]) -> bool:
+    """Tell whether the compiled code can read tensors where they lie: one dtype and size, on the host."""
+    dtype, size = tensors[0].dtype, tensors[0].numel()
+    if dtype not in _LIKE:
+        return False
+    for tensor in tensors:
+        if (
+            type(tensor) not in _PLAIN
+            or tensor.dtype != dtype
+            or tensor.numel() != size
+            or not tensor.is_cpu
+            or tensor.layout != torch.strided
+            or not tensor.is_contiguous()
+            or tensor.is_neg()
+            or (dtype.is_complex and tensor.is_conj())
+        ):
+            return False
+    return True
+
+
+def gram(rows: Sequence[Tensor]) -> NDArray[np.float64]:
+    """Give the inner products of readable rows, ``[C, C]``; real parts for complex ones."""
+    matrix = np.zeros((len(rows), len(rows)))
+    _gram(_addresses(rows), _size(rows[0]), _LIKE[rows[0].dtype], matrix)
+    return matrix
+
+
+def squares(rows: Sequence[Tensor]) -> NDArray[np.float64]:
+    """Give the square of the 2-norm of each readable row, ``[C]``."""
+    found = np.zeros(len(rows))
+    _squares(_addresses(rows), _size(rows[0]), _LIKE[rows[0].dtype], found)
+    return found
+
+
+def is_sum(rows: Sequence[Tensor], total: Tensor) -> bool:
+    """Tell whether readable rows, added in the given order, are a total to the last bit; NaN equals NaN."""
+    return bool(_is_sum(_addresses(rows), total.data_ptr(), _size(total), _LIKE[total.dtype]))
+
+
+class Survey:
+    """What one pass over rows and their total tells.
+
+    Attributes:
+        is_sum: Whether the rows, added in the given order, are the total to the last bit.
+        gram: Inner products of the rows, ``[C, C]``.
+        square: Square of the 2-norm of the total, ``[1]``.
+    """
+
+    __slots__ = ("gram", "is_sum", "square")
+
+    def __init__(self, is_sum: bool, gram: NDArray[np.float64], square: NDArray[np.float64]) -> None:
+        self.is_sum, self.gram, self.square = is_sum, gram, square
+
+
+def survey(rows: Sequence[Tensor], total: Tensor) -> Survey:
+    """Read readable rows and their total once, for all there is to know of them."""
+    like, size, matrix, square = _LIKE[total.dtype], _size(total), np.zeros((len(rows),) * 2), np.zeros(1)
+    if len(rows) == 1 and rows[0].data_ptr() == total.data_ptr():
+        _gram(_addresses(rows), size, like, matrix)
+        return Survey(True, matrix, matrix[0])
+    found = _survey(_addresses(rows), total.data_ptr(), size, like, matrix, square)
+    return Survey(bool(found), matrix, square)
+
+
+def _addresses(rows: Sequence[Tensor]) -> NDArray[np.int64]:
+    return np.array([row.data_ptr() for row in rows], np.int64)
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * (2 if tensor.is_complex() else 1)
+
+
+def _compiled(**options: Any) -> Callable[[_Function], _Function]:
+    """Compile a function once for each kind of its arguments; numba comes without types."""
+    return cast(
+        "Callable[[_Function], _Function]",
+        numba.njit(nogil=True, cache=True, error_model="numpy", **options),
+    )
+
+
+def _take_address(_typing: Any, address: Any, like: Any) -> Any:
+    """Take a number as the address of elements of the dtype of ``like``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like.dtype)(address, like), generate  # type: ignore[no-untyped-call]
+
+
+_pointer: Any = intrinsic(_take_address)
+
+
+@_compiled()
+def _part(address: int, start: int, stop: int, like: NDArray) -> Any:
+    return carray(_pointer(address, like), stop)[start:stop]
+
+
+@_compiled(fastmath={"reassoc", "contract", "nsz"})  # sums in float64 may be made in any order
+def _dot(left: NDArray, right: NDArray) -> float:
+    found = 0.0
+    for i in range(left.size):
+        found += np.float64(left[i]) * np.float64(right[i])
+    return found
+
+
+@_compiled()  # each rounding as the engine rounds
+def _adds_up(addresses: NDArray, total: NDArray, start: int, scratch: NDArray) -> bool:
+    stop = start + total.size
+    first = _part(addresses[0], start, stop, scratch)
+    if addresses.size == 1:
+        return _is_alike(first, total)
+    second = _part(addresses[1], start, stop, scratch)
+    for i in range(total.size):
+        scratch[i] = first[i] + second[i]
+    for k in range(2, addresses.size):
+        further = _part(addresses[k], start, stop, scratch)
+        for i in range(total.size):
+            scratch[i] += further[i]
+    return _is_alike(scratch[: total.size], total)
+
+
+@_compiled()
+def _is_alike(here: NDArray, there: NDArray) -> bool:
+    unlike = np.int32(0)
+    for i in range(there.size):  # without a way out, so that many are compared at once
+        unlike += np.int32(here[i] != there[i])
+    if unlike != 0:
+        for i in range(there.size):
+            if here[i] != there[i] and not (np.isnan(here[i]) and np.isnan(there[i])):
+                return False
+    return True
+
+
+@_compiled()
+def _multiply(addresses: NDArray, start: int, stop: int, like: NDArray, matrix: NDArray) -> None:
+    for i in range(addresses.size):
+        left = _part(addresses[i], start, stop, like)
+        for j in range(i):
+            found = _dot(left, _part(addresses[j], start, stop, like))
+            matrix[i, j] += found
+            matrix[j, i] += found
+        matrix[i, i] += _dot(left, left)
+
+
+@_compiled()
+def _gram(addresses: NDArray, size: int, like: NDArray, matrix: NDArray) -> None:
+    for start in range(0, size, _BLOCK):
+        _multiply(addresses, start, min(start + _BLOCK, size), like, matrix)
+
+
+@_compiled()
+def _squares(addresses: NDArray, size: int, like: NDArray, found: NDArray) -> None:
+    for i in range(addresses.size):
+        row = _part(addresses[i], 0, size, like)
+        found[i] = _dot(row, row)
+
+
+@_compiled()
+def _is_sum(addresses: NDArray, total: int, size: int, like: NDArray) -> bool:
+    scratch = np.empty(min(size, _BLOCK), like.dtype)
+    for start in range(0, size, _BLOCK):
+        if not _adds_up(addresses, _part(total, start, min(start + _BLOCK, size), like), start, scratch):
+            return False
+    return True
+
+
+@_compiled()
+def _survey(
+    addresses: NDArray, total: int, size: int, like: NDArray, matrix: NDArray, square: NDArray
+) -> bool:
+    scratch, is_sum = np.empty(min(size, _BLOCK), like.dtype), True
+    for start in range(0, size, _BLOCK):
+        stop = min(start + _BLOCK, size)
+        whole = _part(total, start, stop, like)
+        is_sum &= _adds_up(addresses, whole, start, scratch)
+        _multiply(addresses, start, stop, like, matrix)
+        square[0] += _dot(whole, whole)
+    return is_sum

@@ -1,0 +1,122 @@
+"""The compiled reading of gradients, against exact rational sums and torch's own additions."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradflow.capture import kernels
+
+SIZES = (1, 7, 2047, 2048, 2049, 10_000)
+DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+FEW = settings(max_examples=50, deadline=None, derandomize=True, database=None)
+
+
+class Marked(torch.Tensor):
+    """A tensor that may mean something else by its storage."""
+
+
+def rows_of(count, size, dtype):
+    generator = torch.Generator().manual_seed(size)
+    return [torch.randn(size, dtype=dtype, generator=generator) for _ in range(count)]
+
+
+def total_of(rows):
+    total = rows[0].clone()
+    for row in rows[1:]:
+        total = total + row
+    return total
+
+
+def exactly(left, right):
+    """Give the inner product as a rational number, rounded once at the end."""
+    parts = [torch.view_as_real(t).reshape(-1) if t.is_complex() else t for t in (left, right)]
+    pairs = zip(*(part.tolist() for part in parts), strict=True)
+    return float(sum(Fraction(a) * Fraction(b) for a, b in pairs))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES[:5])
+def test_inner_products_are_those_of_rational_arithmetic(size, dtype):
+    rows = rows_of(3, size, dtype)
+    total = total_of(rows)
+    lengths = [exactly(row, row) ** 0.5 for row in rows]
+    found = kernels.survey(rows, total)
+    for matrix in (kernels.gram(rows), found.gram):
+        for i, left in enumerate(rows):
+            for j, right in enumerate(rows):
+                assert abs(matrix[i, j] - exactly(left, right)) <= 1e-14 * lengths[i] * lengths[j]
+    np.testing.assert_allclose(kernels.squares(rows), [length**2 for length in lengths], rtol=1e-14)
+    np.testing.assert_allclose(found.square, [exactly(total, total)], rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_rows_are_a_sum_only_to_the_last_bit_and_only_in_their_order(count, size, dtype):
+    rows = rows_of(count, size, dtype)
+    total = total_of(rows)
+    assert kernels.is_sum(rows, total)
+    assert kernels.survey(rows, total).is_sum
+    for position in {0, size // 2, size - 1}:
+        off = total.clone()
+        real = torch.view_as_real(off) if off.is_complex() else off
+        real[position] = torch.nextafter(real[position], torch.full_like(real[position], torch.inf))
+        assert not kernels.is_sum(rows, off)
+        assert not kernels.survey(rows, off).is_sum
+    if count == 7 and size > 7:
+        assert not kernels.is_sum(rows[::-1], total)
+
+
+def test_nan_equals_nan_and_minus_zero_equals_zero_and_nothing_else_does():
+    nan, zero = torch.tensor([torch.nan, 1.0]), torch.tensor([0.0, 1.0])
+    assert kernels.is_sum([nan], nan.clone())
+    assert kernels.is_sum([nan, zero], nan + zero)
+    assert not kernels.is_sum([nan], zero)
+    assert not kernels.is_sum([zero], nan)
+    assert kernels.is_sum([-torch.zeros(3)], torch.zeros(3))
+    assert np.isnan(kernels.survey([nan, zero], nan + zero).gram[0, 0])
+
+
+def test_a_row_that_is_its_total_is_read_as_such():
+    row = torch.randn(5000)
+    found = kernels.survey([row], row)
+    assert found.is_sum
+    assert found.square.item() == found.gram.item() == pytest.approx(exactly(row, row), rel=1e-14)
+
+
+@FEW
+@given(st.lists(st.lists(st.floats(width=32), min_size=3, max_size=3), min_size=1, max_size=5))
+def test_any_floats_are_summed_as_torch_sums_them(values):
+    rows = [torch.tensor(row, dtype=torch.float32) for row in values]
+    total = total_of(rows)
+    assert kernels.is_sum(rows, total)
+    assert kernels.survey(rows, total).is_sum
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.randn(4, 6).T,
+        torch.randn(3, 8)[:, ::2],
+        torch.randn(12, dtype=torch.bfloat16),
+        torch.arange(12),
+        torch.randn(3, 4).to_sparse(),
+        torch.randn(12, device="meta"),
+        torch.randn(12, dtype=torch.complex64).conj(),
+        torch.randn(12, dtype=torch.complex64).conj().imag,
+        torch.randn(12).as_subclass(Marked),
+    ],
+    ids=["turned", "strided", "half", "integer", "sparse", "elsewhere", "conjugate", "negated", "subclass"],
+)
+def test_what_the_compiled_code_would_misread_is_left_to_torch(tensor):
+    assert not kernels.are_readable([tensor])
+
+
+def test_rows_of_different_sizes_or_dtypes_are_left_to_torch():
+    assert kernels.are_readable([torch.zeros(4), torch.nn.Parameter(torch.zeros(2, 2))])
+    assert not kernels.are_readable([torch.zeros(4), torch.zeros(5)])
+    assert not kernels.are_readable([torch.zeros(4), torch.zeros(4, dtype=torch.float64)])
