@@ -30,6 +30,7 @@ class Case:
         optimize: Makes its optimizer.
         branches: How many paths there are.
         backwards: Backward passes in a step.
+        steps: How many.
         splits: Whether the delta is split.
         is_bound: Whether the bound of the plain step applies.
     """
@@ -39,6 +40,7 @@ class Case:
     optimize: Optimize = sgd
     branches: int = 3
     backwards: int = 1
+    steps: int = 2
     splits: bool = False
     is_bound: bool = False
 
@@ -59,9 +61,11 @@ def cases() -> list[Case]:
         Case(f"dense layers of 512, {count} paths", chain(4, 512, 4, count), branches=count, is_bound=True)
         for count in (2, 3, 5)
     ]
+    longer = replace(paths[1], what="dense layers of 512, 3 paths, twenty steps", steps=20)
     plain = Case("net B, batch 4", NETS["B4"].build, is_bound=True)
     return [
         *paths,
+        longer,
         plain,
         replace(plain, what="net B, accumulated over two backwards", backwards=2, is_bound=False),
         replace(plain, what="net B, θ before the step (SGD, deltas)", splits=True, is_bound=False),
@@ -72,16 +76,17 @@ def cases() -> list[Case]:
 
 
 def sizes(_scale: float = 1.0, measured: Iterable[Case] | None = None) -> Table:
-    """Count the peak of live tensor bytes over two steps, watched and not, and a recording's bytes."""
+    """Count the peak of live tensor bytes over the steps, watched and not, and a recording's bytes."""
     rows = []
     for case in cases() if measured is None else measured:
         most, last = extra(case)
         rows.append(Row(case.what, Spread.of([most]), target=case.target, more=(f"{last:.3f}",)))
     return Table(
         "Memory",
-        "Bytes of live tensors over two steps, counted from every allocation and release that torch "
-        "reports (numpy's scratch space, of a fixed size, is not in it): the peak of the watched run less "
-        "that of the same run unwatched, as a multiple of the bytes of the watched parameters. The target of "
+        "Bytes of live tensors over two steps (where no other number is told), counted from every allocation "
+        "and release that torch reports (numpy's scratch space, of a fixed size, is not in it): the peak of "
+        "the watched run less that of the same run unwatched, as a multiple of the bytes of the watched "
+        "parameters. The target of "
         "a plain step is (branches − 1) + 10 %. *kept*: what of it lives on when the last step is over.",
         rows,
         "extra peak, × parameters",
@@ -117,7 +122,7 @@ def extra(case: Case) -> tuple[float, float]:
 def _run(case: Case, job: Job, *, is_watched: bool) -> object:
     optimizer = job.optimizer if case.splits else None
     flow = gradflow.watch(job.model, optimizer, branches=job.branches, last=1) if is_watched else None
-    for _ in range(2):
+    for _ in range(case.steps):
         job.optimizer.zero_grad()
         for _ in range(case.backwards):
             job.forward().backward()

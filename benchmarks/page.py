@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.timing import Spread, Times
+from benchmarks.timing import Spread, Times, cpu_seconds
 
 __all__ = ["Row", "Table", "head", "timed", "verdicts", "written"]
 
@@ -134,9 +134,9 @@ def written(path: Path, measures: dict[str, Callable[[], Table]], order: Sequenc
     """
     found = _sections(path)
     for name, measure in measures.items():
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), cpu_seconds()
         table = measure()
-        took = f"`--only {name}`, {time.perf_counter() - began:.0f} s."
+        took = f"`--only {name}`, {time.perf_counter() - began:.0f} s, of CPU {cpu_seconds() - spent:.0f} s."
         found[name] = [f"## {table.title}", "", *table.lines(), "", took]
         print("\n".join(found[name]), flush=True)
         lines = [*head(), "", verdicts(found.values())]
