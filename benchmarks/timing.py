@@ -105,9 +105,9 @@ def interleave(
     times = {name: Times([], []) for name in variants}
     names = list(variants)
     for turn in range(rounds):
+        gc.collect()
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            gc.collect()
             cpu, wall = cpu_seconds(), time.perf_counter()
             for _ in range(steps):
                 variants[name]()
