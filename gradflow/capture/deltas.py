@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradflow.capture.reduce import Harvest
+from gradflow.capture import kernels
+from gradflow.capture.reduce import Harvest, Slot
 from gradflow.record import RESERVED, Delta
-from gradflow.updates.splitter import Split
+from gradflow.updates.splitter import Products, Terms
 from gradflow.updates.working import held, is_sharded
 
 __all__ = ["DeltaDraft", "copied", "in_order"]
@@ -23,20 +24,32 @@ class DeltaDraft:
     Args:
         param: The parameter, moved.
         theta: Its value before.
-        splits: The parts of the delta; one for each optimizer that moved it.
+        terms: The parts of the delta, not multiplied out; one for each optimizer that moved it.
         harvest: Collects the numbers.
         keep: Whether the parts are kept in full; else they are let go of as soon as they are reduced.
     """
 
     def __init__(
-        self, param: Tensor, theta: Tensor, splits: Sequence[Split], harvest: Harvest, *, keep: bool
+        self, param: Tensor, theta: Tensor, terms: Sequence[Terms], harvest: Harvest, *, keep: bool
     ) -> None:
-        moved = held(param.detach()) - theta
-        self._notes = [split.note for split in splits if split.note]
+        self._notes = [one.note for one in terms if one.note]
         if is_sharded(param):
-            self._notes.append(f"of this rank's shard, {moved.numel()} of {param.numel()} elements")
-        self._rules = [split.rule for split in splits if split.rule]
-        parts = _add_up(splits, moved)
+            self._notes.append(f"of this rank's shard, {theta.numel()} of {param.numel()} elements")
+        self._rules = [one.rule for one in terms if one.rule]
+        self._kept: tuple[dict[str, Tensor], Tensor] | None = None
+        after = held(param.detach())
+        parts = None if keep or len(terms) != 1 else _readable(terms[0].products, after, theta)
+        if parts is None:
+            self._reduce(_add_up(terms, after - theta), after - theta, theta, harvest, keep=keep)
+            return
+        found = kernels.weigh(list(parts.values()), after, theta)
+        self._names, self._gram, self._residual = tuple(parts), Slot.of(found.gram), Slot.of(found.residual)
+        self._norm, self._theta = Slot.of(found.norms[:1]), Slot.of(found.norms[1:])
+
+    def _reduce(
+        self, parts: dict[str, Tensor], moved: Tensor, theta: Tensor, harvest: Harvest, *, keep: bool
+    ) -> None:
+        """Reduce parts that are tensors."""
         self._names = tuple(parts)
         self._gram = harvest.gram(list(parts.values()))
         self._norm = harvest.norm(moved)
@@ -65,15 +78,38 @@ class DeltaDraft:
         )
 
 
-def _add_up(splits: Sequence[Split], moved: Tensor) -> dict[str, Tensor]:
+def _add_up(terms: Sequence[Terms], moved: Tensor) -> dict[str, Tensor]:
     """Add the parts that several optimizers made; a delta that cannot be split is shown whole."""
-    if not splits or any(not split.parts for split in splits):
+    if not terms or any(not one.products for one in terms):
         return {"unattributed": moved}
-    parts = dict(splits[0].parts)
-    for split in splits[1:]:
-        for name, part in split.parts.items():
+    parts: dict[str, Tensor] = {}
+    for one in terms:
+        for name, part in one.split().parts.items():
             parts[name] = parts[name] + part if name in parts else part
     return parts
+
+
+def _readable(products: Products, after: Tensor, theta: Tensor) -> dict[str, kernels.Products] | None:
+    """Give products that the compiled code can work out by itself; None where it cannot, or has none."""
+    if not products or theta.is_complex() or not theta.numel():
+        return None
+    found: dict[str, list[tuple[float | Tensor, Tensor]]] = {}
+    tensors = [after, theta]
+    for name, pairs in products.items():
+        for factor, tensor in pairs:
+            if callable(factor) and not isinstance(factor, Tensor):
+                return None
+            number = _number(factor) if isinstance(factor, Tensor) and not factor.dim() else factor
+            if number is None:
+                return None
+            tensors += [tensor, number] if isinstance(number, Tensor) else [tensor]
+            found.setdefault(name, []).append((number, tensor))
+    return dict(found) if kernels.are_readable(tensors) else None
+
+
+def _number(factor: Tensor) -> float | None:
+    """Give a tensor without dimensions as a number, where that waits for no device."""
+    return float(factor.numpy()) if factor.device.type == "cpu" else None
 
 
 def _excess(parts: Sequence[Tensor], moved: Tensor, theta: Tensor) -> Tensor:

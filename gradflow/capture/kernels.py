@@ -2,7 +2,8 @@
 
 torch would widen every row to float64 before it multiplies. Compiled code widens in the registers, so the
 inner products cost little more than reading the rows, and those of a small row cost next to nothing.
-numba compiles it when a recorder first needs it, and keeps the result on disk for the next process.
+numba compiles it when a recorder first needs it, and keeps the result on disk for the next process; it
+compiles anew when this file changes, and does not look at others: so all of it stands here.
 
 Shapes: ``C`` rows, each contiguous and of the same ``n`` real elements (a complex one counts as two).
 """
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["Survey", "are_readable", "gram", "is_sum", "squares", "survey"]
+__all__ = ["Survey", "Weighed", "are_readable", "gram", "is_sum", "squares", "survey", "weigh"]
 
 _BLOCK = 2048  # elements of a row that are read at a time: all rows of a block stay in the first cache
 _LIKE: dict[torch.dtype, NDArray] = {
@@ -31,6 +32,9 @@ _LIKE: dict[torch.dtype, NDArray] = {
     torch.complex64: np.empty(0, np.float32),
     torch.complex128: np.empty(0, np.float64),
 }  # an empty array tells the compiled code what it reads
+Products = Sequence[tuple[float | Tensor, Tensor]]
+"""What sums to a part: each a tensor, and what multiplies it."""
+
 _PLAIN = (Tensor, Parameter)  # no subclass
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -97,6 +101,52 @@ def survey(rows: Sequence[Tensor], total: Tensor) -> Survey:
         return Survey(True, matrix, matrix[0])
     found = _survey(_addresses(rows), total.data_ptr(), size, like, matrix, square)
     return Survey(bool(found), matrix, square)
+
+
+class Weighed:
+    """What one pass over the parts of a delta tells.
+
+    Attributes:
+        gram: Inner products of the parts, ``[C, C]``.
+        norms: 2-norms of the delta and of the parameter before it, ``[2]``.
+        residual: How far the parts are from the delta beyond the rounding of the parameter, relative to
+            the largest effort, ``[1]``.
+    """
+
+    __slots__ = ("gram", "norms", "residual")
+
+    def __init__(
+        self, gram: NDArray[np.float64], norms: NDArray[np.float64], residual: NDArray[np.float64]
+    ) -> None:
+        self.gram, self.norms, self.residual = gram, norms, residual
+
+
+def weigh(parts: Sequence[Products], after: Tensor, before: Tensor) -> Weighed:
+    """Work out the parts of a delta block by block, and read them against the delta; none of them is kept.
+
+    Args:
+        parts: Of each contributor, the products that sum to its part: a readable tensor, and what multiplies
+            it: a number, or a readable tensor. As torch would, each product and each sum is rounded to the
+            dtype, which is real.
+        after: The parameter after the step.
+        before: The parameter before the step.
+    """
+    count, most = len(parts), max(map(len, parts), default=0)
+    table = np.zeros((3, count, most), np.int64)  # tensors, factors, and whether there is a product
+    numbers = np.ones((count, most))
+    for i, products in enumerate(parts):
+        for k, (factor, tensor) in enumerate(products):
+            table[0, i, k], table[2, i, k] = tensor.data_ptr(), 1
+            if isinstance(factor, Tensor):
+                table[1, i, k] = factor.data_ptr()
+            else:
+                numbers[i, k] = factor
+    matrix, found = np.zeros((count, count)), np.zeros(4)
+    like = _LIKE[before.dtype]
+    _weigh(table, numbers, after.data_ptr(), before.data_ptr(), _size(before), like, matrix, found)
+    moved, theta, beyond, effort = found
+    residual = np.array([0.0 if beyond == 0 else np.divide(beyond, effort)])
+    return Weighed(matrix, np.sqrt([moved, theta]), residual)
 
 
 def _addresses(rows: Sequence[Tensor]) -> NDArray[np.int64]:
@@ -213,3 +263,84 @@ def _survey(
         _multiply(addresses, start, stop, like, matrix)
         square[0] += _dot(whole, whole)
     return is_sum
+
+
+@_compiled()
+def _weigh(
+    table: NDArray,
+    numbers: NDArray,
+    after: int,
+    before: int,
+    size: int,
+    like: NDArray,
+    matrix: NDArray,
+    found: NDArray,
+) -> None:
+    count = table.shape[1]
+    parts = np.empty((count, min(size, _BLOCK)), like.dtype)
+    moved, whole = np.empty(min(size, _BLOCK), like.dtype), np.empty(min(size, _BLOCK), like.dtype)
+    for start in range(0, size, _BLOCK):
+        stop = min(start + _BLOCK, size)
+        here, there = _part(after, start, stop, like), _part(before, start, stop, like)
+        delta = moved[: stop - start]
+        for i in range(delta.size):
+            delta[i] = here[i] - there[i]
+        found[0] += _dot(delta, delta)
+        found[1] += _dot(there, there)
+        for c in range(count):
+            part = parts[c][: delta.size]
+            _multiply_out(part, table[:, c], numbers[c], start)
+            for other in range(c):
+                product = _dot(part, parts[other][: delta.size])
+                matrix[c, other] += product
+                matrix[other, c] += product
+            matrix[c, c] += _dot(part, part)
+        _compare(delta, parts, there, whole[: delta.size], found)
+
+
+@_compiled()
+def _multiply_out(part: NDArray, table: NDArray, numbers: NDArray, start: int) -> None:
+    """Sum the products of one contributor, rounded as torch rounds them."""
+    stop = start + part.size
+    part[:] = 0
+    for k in range(numbers.size):
+        if table[2, k] == 0:
+            break
+        tensor = _part(table[0, k], start, stop, part)
+        number = part.dtype.type(numbers[k])
+        if table[1, k] == 0:
+            for i in range(part.size):
+                part[i] += number * tensor[i]
+        else:
+            factor = _part(table[1, k], start, stop, part)
+            for i in range(part.size):
+                part[i] += factor[i] * tensor[i]
+
+
+@_compiled()
+def _compare(delta: NDArray, parts: NDArray, theta: NDArray, whole: NDArray, found: NDArray) -> None:
+    """See how far the parts are from the delta beyond the rounding of the parameter; ``delta`` is used up."""
+    slack = delta.dtype.type(2 * np.finfo(delta.dtype).eps)
+    whole[:] = 0
+    for c in range(len(parts)):
+        part = parts[c][: delta.size]
+        for i in range(delta.size):
+            delta[i] -= part[i]
+            whole[i] += abs(part[i])
+    for i in range(delta.size):
+        delta[i] = abs(delta[i]) - abs(theta[i]) * slack
+    found[2] = max(found[2], _most(delta))
+    found[3] = max(found[3], _most(whole))
+    unlike = np.int32(0)
+    for i in range(delta.size):
+        unlike += np.int32(delta[i] != delta[i])
+    if unlike != 0:
+        found[2] = np.inf  # what is not a number is as far off as can be
+
+
+@_compiled(fastmath={"nnan", "nsz", "reassoc"})
+def _most(row: NDArray) -> float:
+    most = row[0]
+    for i in range(row.size):
+        most = max(most, row[i])
+    return np.float64(most)

@@ -13,7 +13,7 @@ from gradflow.capture.deltas import DeltaDraft
 from gradflow.capture.ledger import Account
 from gradflow.capture.reading import Reading, read
 from gradflow.capture.reduce import Harvest, Slot
-from gradflow.updates.splitter import DeltaSplitter, Split
+from gradflow.updates.splitter import DeltaSplitter, Terms
 from gradflow.updates.working import held
 
 __all__ = ["Move", "Mover"]
@@ -29,22 +29,22 @@ class Move:
         theta_before: Its value before the first optimizer moved it; of a sharded one, what this rank holds.
         reading: Its gradient as the first optimizer read it.
         total_norm: Norm of what the leaf had received; None if nothing.
-        splits: The parts of the delta; one for each optimizer that moved it.
+        terms: The parts of the delta, not multiplied out; one for each optimizer that moved it.
         done: The delta, reduced already.
     """
 
     theta_before: Tensor | None
     reading: Reading
     total_norm: Slot | None = None
-    splits: list[Split] = field(default_factory=list)
+    terms: list[Terms] = field(default_factory=list)
     done: DeltaDraft | None = None
 
     def draft(self, param: Tensor, harvest: Harvest, *, keep: bool) -> DeltaDraft:
         """Reduce the delta on the device, once; then θ before and the parts are let go of."""
         if self.done is None:
             assert self.theta_before is not None, "it is let go of with the draft"
-            self.done = DeltaDraft(param, self.theta_before, self.splits, harvest, keep=keep)
-            self.theta_before, self.splits = None, []
+            self.done = DeltaDraft(param, self.theta_before, self.terms, harvest, keep=keep)
+            self.theta_before, self.terms = None, []
         return self.done
 
 
@@ -125,7 +125,7 @@ class Mover:
         found = self._readings.get(id(param))
         if found is not None:
             move = self._moves.setdefault(id(param), Move(theta, *found))
-            move.splits.append(self._splitter.after(param, theta))
+            move.terms.append(self._splitter.terms(param, theta))
 
     def _after_closures(self, param: Tensor, theta: Tensor, harvest: Harvest) -> None:
         account = self._account(param)
@@ -136,7 +136,7 @@ class Mover:
             reading = read(account)
             move = self._moves[id(param)] = Move(theta, reading, reading.norm_slot(harvest))
         times = f"{self._closures} times" if self._closures else "not once"
-        move.splits.append(Split(note=_CLOSURE.format(times)))
+        move.terms.append(Terms(note=_CLOSURE.format(times)))
 
 
 def _copy(param: Tensor) -> Tensor:

@@ -20,14 +20,17 @@ from gradflow.errors import InvalidArgumentError
 from gradflow.updates.frozen import Factor, Frozen, Stepped, is_zero
 from gradflow.updates.memory import HISTORY, Memory
 from gradflow.updates.rules import Rule, rule_of, why_whole
-from gradflow.updates.working import HALF, apart, as_read, held, is_sharded, restored, scalar, working
+from gradflow.updates.working import HALF, apart, as_read, held, is_sharded, scalar, working
 
-__all__ = ["DECAY", "ROUNDING", "DeltaSplitter", "Split"]
+__all__ = ["DECAY", "ROUNDING", "DeltaSplitter", "Products", "Split", "Terms"]
 
 DECAY = "decay"
 ROUNDING = "rounding"
 
 _OURS = (DECAY, HISTORY)
+
+Products = dict[str, list[tuple[Factor, Tensor]]]
+"""By contributor, what sums to its part: each a factor and the tensor that it is applied to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,31 @@ class Split:
     parts: dict[str, Tensor] = field(default_factory=dict)
     rule: str = ""
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The parts of one parameter's delta, not multiplied out; they hold until the optimizer steps again.
+
+    Attributes:
+        products: By contributor, the products that sum to its part: a factor and a tensor each, real (a
+            last dimension of 2 for a complex parameter). Empty when the delta is shown whole.
+        rule: As in :class:`Split`.
+        note: As in :class:`Split`.
+        is_complex: Whether the parameter is complex.
+    """
+
+    products: Products = field(default_factory=dict)
+    rule: str = ""
+    note: str = ""
+    is_complex: bool = False
+
+    def split(self) -> Split:
+        """Multiply out."""
+        parts = _multiplied_out(self.products)
+        if self.is_complex:
+            parts = {name: torch.view_as_complex(part) for name, part in parts.items()}
+        return Split(parts, self.rule, self.note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,23 +160,24 @@ class DeltaSplitter:
             param: The parameter, moved.
             theta_before: Its value before the step.
         """
+        return self.terms(param, theta_before).split()
+
+    def terms(self, param: Tensor, theta_before: Tensor) -> Terms:
+        """Give the parts as :meth:`after` does, but not multiplied out: call one of the two."""
         pending, group = self._pending.pop(param, None), self._group(param)
         if self._rule is None:
-            return Split(note=why_whole(self._optimizer))
+            return Terms(note=why_whole(self._optimizer))
         reason = _why_not(param, pending, self._rule)
         if pending is None or group is None or reason:
             return self._whole(param, reason)
         frozen = self._rule.freeze(self._read(param, theta_before, pending))
         if isinstance(frozen, str):
             return self._whole(param, frozen)
-        parts = self._parts(param, frozen, pending, working(theta_before))
+        products = self._products(param, frozen, pending, working(theta_before))
         memory = self._memories.get(param)
-        why = memory.why if memory is not None and HISTORY in parts else ""
-        return Split(
-            parts={name: restored(part, param) for name, part in parts.items()},
-            rule=self._rule.name,
-            note="; ".join(filter(None, (frozen.note, why))),
-        )
+        why = memory.why if memory is not None and HISTORY in products else ""
+        note = "; ".join(filter(None, (frozen.note, why)))
+        return Terms(products, self._rule.name, note, param.is_complex())
 
     def unwatched(self) -> None:
         """Tell that a step went by which was not watched; call it while the gradients are still there."""
@@ -172,7 +201,7 @@ class DeltaSplitter:
             scale=pending.scale,
         )
 
-    def _parts(self, param: Tensor, frozen: Frozen, pending: _Pending, theta: Tensor) -> dict[str, Tensor]:
+    def _products(self, param: Tensor, frozen: Frozen, pending: _Pending, theta: Tensor) -> Products:
         maximize = self._groups[param].get("maximize", False)
         gradients = {
             name: as_read(working(g), maximize=maximize, scale=pending.scale)
@@ -184,14 +213,17 @@ class DeltaSplitter:
             None if pending.skipped is None else pending.skipped.to(theta.device) == 1
         )  # as kernels test
         buffers = self._advance(param, gradients, frozen, skipped)
-        parts = _linear(frozen, gradients, buffers, theta)
+        products = _linear(frozen, gradients, buffers, theta)
+        is_half = any(g.dtype in HALF for g in (param, *pending.contributions.values()))
+        if skipped is None and not frozen.rounds and not is_half:
+            return products
+        parts = _multiplied_out(products)
         if skipped is not None:
             parts = {n: torch.where(skipped, torch.zeros_like(p), p) for n, p in parts.items()}
-        is_half = any(g.dtype in HALF for g in (param, *pending.contributions.values()))
         if frozen.rounds or is_half:
             rest = working(param.detach()) - theta - sum(parts.values())
             parts[ROUNDING] = parts[ROUNDING] + rest if ROUNDING in parts else rest
-        return parts
+        return {name: [(1.0, part)] for name, part in parts.items()}
 
     def _advance(
         self, param: Tensor, gradients: dict[str, Tensor], frozen: Frozen, skipped: Tensor | None
@@ -208,11 +240,11 @@ class DeltaSplitter:
         found = scalar(getattr(self._optimizer, "found_inf", None))
         return None if found is None else found.to(param.device, non_blocking=True) == 1
 
-    def _whole(self, param: Tensor, reason: str) -> Split:
+    def _whole(self, param: Tensor, reason: str) -> Terms:
         """Show a step whole, and forget whose the momentum is that it leaves."""
         if param in self._memories:
             self._memories[param].lose()
-        return Split(note=f"shown whole: {reason}")
+        return Terms(note=f"shown whole: {reason}")
 
     def _memory(self, param: Tensor, rule: Rule) -> Memory:
         return self._memories.setdefault(param, Memory(rule.momentum))
@@ -242,15 +274,23 @@ def _why_not(param: Tensor, pending: _Pending | None, rule: Rule) -> str:
 
 def _linear(
     frozen: Frozen, gradients: Mapping[str, Tensor], buffers: Mapping[str, Tensor], theta: Tensor
-) -> dict[str, Tensor]:
-    """Apply the frozen step to each contributor's gradient and momentum, and to the parameter."""
-    parts: dict[str, Tensor] = {}
+) -> Products:
+    """Write the frozen step down for each contributor's gradient and momentum, and for the parameter."""
+    products: Products = {}
     terms = ((gradients, frozen.gradient), (buffers, frozen.momentum), ({DECAY: theta}, frozen.theta))
     for tensors, factor in terms:
         if not is_zero(factor):
             for name, tensor in tensors.items():
-                part = _apply(factor, tensor)
-                parts[name] = parts[name] + part if name in parts else part
+                products.setdefault(name, []).append((factor, tensor))
+    return products
+
+
+def _multiplied_out(products: Products) -> dict[str, Tensor]:
+    parts: dict[str, Tensor] = {}
+    for name, pairs in products.items():
+        for factor, tensor in pairs:
+            part = _apply(factor, tensor)
+            parts[name] = parts[name] + part if name in parts else part
     return parts
 
 

@@ -13,7 +13,6 @@ __all__ = [
     "is_sharded",
     "named_entries",
     "precise",
-    "restored",
     "scalar",
     "working",
 ]
@@ -32,11 +31,6 @@ def working(tensor: Tensor) -> Tensor:
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     return tensor.float() if tensor.dtype in HALF else tensor
-
-
-def restored(part: Tensor, param: Tensor) -> Tensor:
-    """Give a part of the delta the form of its parameter again; half precision stays float32."""
-    return torch.view_as_complex(part) if param.is_complex() else part
 
 
 def as_read(gradient: Tensor, *, maximize: bool, scale: Tensor | None) -> Tensor:

@@ -120,3 +120,40 @@ def test_rows_of_different_sizes_or_dtypes_are_left_to_torch():
     assert kernels.are_readable([torch.zeros(4), torch.nn.Parameter(torch.zeros(2, 2))])
     assert not kernels.are_readable([torch.zeros(4), torch.zeros(5)])
     assert not kernels.are_readable([torch.zeros(4), torch.zeros(4, dtype=torch.float64)])
+
+
+def products_of(size, dtype):
+    """Give three contributors' products: an elementwise factor, a number, and the sum of two."""
+    momenta, factor = rows_of(4, size, dtype), rows_of(1, size + 1, dtype)[0][:size].contiguous()
+    return [[(factor, momenta[0])], [(-0.1, momenta[1])], [(0.3, momenta[2]), (factor, momenta[3])]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+@pytest.mark.parametrize("size", SIZES[:5])
+def test_parts_of_a_delta_are_weighed_as_torch_would_multiply_them_out(size, dtype):
+    products = products_of(size, dtype)
+    parts = [total_of([factor * tensor for factor, tensor in pairs]) for pairs in products]
+    before = torch.randn(size, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    after = before + total_of(parts)
+    after[-1] += 0.01
+    found = kernels.weigh(products, after, before)
+    for i, left in enumerate(parts):
+        for j, right in enumerate(parts):
+            slack = 1e-14 * (exactly(left, left) * exactly(right, right)) ** 0.5
+            assert abs(found.gram[i, j] - exactly(left, right)) <= slack
+    delta = after - before
+    np.testing.assert_allclose(found.norms**2, [exactly(delta, delta), exactly(before, before)], rtol=1e-13)
+    exact = [part.double().numpy() for part in parts]
+    off = np.abs(delta.double().numpy() - sum(exact))
+    eps = torch.finfo(dtype).eps
+    beyond = (off - 2 * eps * np.abs(before.double().numpy())).max()
+    effort = sum(np.abs(part) for part in exact).max()
+    assert found.residual.item() == pytest.approx(beyond / effort, rel=1e-3)
+
+
+def test_parts_that_explain_the_delta_leave_no_residual_and_nan_is_never_explained():
+    before = torch.full((3000,), 2.0)
+    part = torch.full((3000,), 0.25)
+    assert kernels.weigh([[(1.0, part)]], before + part, before).residual.item() == 0.0
+    part[2999] = torch.nan
+    assert kernels.weigh([[(1.0, part)]], before + part, before).residual.item() == np.inf
