@@ -82,6 +82,13 @@ def test_it_is_short(lesson):
             assert len(lines) <= MOST_PROSE, cell.source
 
 
+def test_what_answers_for_the_learner_is_folded(lesson):
+    folded = {"source_hidden": True}
+    for cell in lesson.committed.cells:
+        gives = ".reveal(" in cell.source or "solution" in cell.metadata.get("tags", [])
+        assert (cell.metadata.get("jupyter") == folded) == (gives and cell.cell_type == "code"), cell.source
+
+
 def test_a_picture_is_within_the_first_five_cells(lesson):
     first = [out for cell in lesson.committed.cells[:5] for out in cell.get("outputs", [])]
     assert any(is_picture(out.get("data", {})) for out in first)
