@@ -32,6 +32,10 @@ __all__ = ["main"]
 
 MODELS = ("triplet", "contrastive")
 RATES = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3}
+DRAWN = (".svg", ".pdf", ".png")
+_SIGNS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | dict.fromkeys(
+    (0x7F, *range(0x80, 0xA0)), "\N{SYMBOL FOR DELETE}"
+)
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
 
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(given.command(given))
     except GradflowError as error:
-        print(error, file=sys.stderr)
+        print(str(error).translate(_SIGNS), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -166,7 +170,7 @@ def _explain(given: argparse.Namespace) -> int:
     from gradflow import storage
     from gradflow.render.explain import explain
 
-    print(explain(storage.load(given.recording), step=given.step, param=given.param))
+    _say(explain(storage.load(given.recording), step=given.step, param=given.param))
     return 0
 
 
@@ -175,7 +179,7 @@ def _compare(given: argparse.Namespace) -> int:
 
     first, second = storage.load(given.first), storage.load(given.second)
     names = _run_names(given.first, given.second)
-    print(first.compare(second, given.param, names=names))
+    _say(first.compare(second, given.param, names=names))
     if given.out is not None:
         from gradflow.render import figures
 
@@ -228,9 +232,9 @@ def _merge(given: argparse.Namespace) -> int:
     if left_out:
         print(f"{left_out} steps were left out: not every rank has them")
     for finding in recording.last.findings if len(recording) else ():
-        print(f"  {finding}")
+        _say(f"  {finding}")
     with suppress(NotKeptError):
-        print(f"\n{averaging(ranks, position=len(recording) - 1)}" if len(recording) else "")
+        _say(f"\n{averaging(ranks, position=len(recording) - 1)}" if len(recording) else "")
     return 0
 
 
@@ -305,9 +309,27 @@ def _draw(step: Step, fqn: str, folder: Path) -> list[Path]:
 
 
 def _saved(figure: Any, file: Path) -> Path:  # Any: what a matplotlib figure is, only render knows
+    if file.suffix.lower() not in DRAWN:
+        raise InvalidArgumentError(
+            f"{str(file)!r} names no picture",
+            where="gradflow --out",
+            do=f"end it in {', '.join(DRAWN)}",
+        )
     undated = {"Date": None} if file.suffix == ".svg" else {}
-    figure.savefig(file, dpi=200, metadata=undated)
+    try:
+        figure.savefig(file, dpi=200, metadata=undated)
+    except (OSError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"the picture {file.name!r} cannot be written ({error})",
+            where="gradflow --out",
+            do="see that its folder exists and may be written",
+        ) from error
     return file
+
+
+def _say(told: object) -> None:
+    """Print what a file says, with a sign for each character that would steer a terminal."""
+    print(str(told).translate(_SIGNS))
 
 
 def _report(recording: Recording, folder: Path) -> Path:

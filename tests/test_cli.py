@@ -13,6 +13,7 @@ import pytest
 import gradflow
 from gradflow import cli, zoo
 from gradflow.cli import main
+from gradflow.recording import Recording, Step
 from gradflow.render.explain import explain
 from tests import records
 
@@ -296,3 +297,23 @@ def test_copying_lessons_needs_no_torch(tmp_path):
         "print({'torch', 'matplotlib', 'ipywidgets'} & set(sys.modules))"
     )
     assert fresh("-c", code).stdout.endswith("set()\n")
+
+
+@pytest.mark.parametrize("name", ["picture", "picture.xyz", "nowhere/picture.svg", "x" * 5000 + ".svg"])
+def test_a_picture_that_cannot_be_written_is_told(name, recorded, tmp_path, capsys):
+    assert main(["compare", str(recorded), str(recorded), "--out", str(tmp_path / name)]) == 2
+    what, where, do = capsys.readouterr().err.rstrip("\n").split("\n")
+    assert what.endswith("names no picture") or "cannot be written" in what
+    assert where == "  where: gradflow --out"
+    assert do.startswith("  do:    ")
+
+
+def test_what_a_file_says_does_not_steer_the_terminal(tmp_path, capsys):
+    evil = "\x1b]0;title\x07\x1b[31m\x9b2J\x7f"
+    p = records.param_step(f"fc{evil}.weight", contributors=(evil, "b"))
+    path = Recording([Step(0, {p.fqn: p}, (evil, "b"), {evil: 1.0})]).save(tmp_path / "run.gradflow")
+    assert main(["explain", str(path)]) == main(["compare", str(path), str(path)]) == 0
+    assert main(["explain", str(path), "--param", evil]) == 2
+    told = capsys.readouterr()
+    assert "␛]0;title␇␛[31m" in told.out
+    assert {c for c in told.out + told.err if not c.isprintable()} <= {"\n", " "}
