@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradflow.errors import NoSuchParameterError, NotKeptError, did_you_mean
-from gradflow.merging import in_order_of_ranks
+from gradflow.merging import check_alike, in_order_of_ranks
 from gradflow.metrics import Gram
 from gradflow.record import RESERVED, ParamStep
 from gradflow.recording import Recording, Step
@@ -52,7 +52,8 @@ class Averaged:
     @property
     def mean(self) -> float:
         """Norm of its mean over the ranks, which is what the optimizer reads of it."""
-        return math.sqrt(max(float(self.gram.sum()), 0.0)) / len(self.gram)
+        with np.errstate(invalid="ignore"):
+            return math.sqrt(max(float(self.gram.sum()), 0.0)) / len(self.gram)
 
     @property
     def kept(self) -> float:
@@ -70,7 +71,8 @@ class Averaged:
         here = norms > 0
         if here.sum() < 2:
             return math.nan
-        cosines = self.gram[np.ix_(here, here)] / np.outer(norms[here], norms[here])
+        with np.errstate(invalid="ignore", over="ignore"):  # inf in a run that diverged
+            cosines = self.gram[np.ix_(here, here)] / np.outer(norms[here], norms[here])
         return float(np.clip(cosines[np.triu_indices(int(here.sum()), 1)], -1.0, 1.0).min())
 
 
@@ -142,14 +144,16 @@ def _kept(steps: Sequence[Step]) -> Iterator[list[ParamStep]]:
 
 
 def _gram(each: Sequence[ParamStep], name: str) -> Gram:
-    size = int(np.prod(each[0].shape))
+    check_alike(each)
+    size = each[0].total.size
     rows = np.zeros((len(each), size), np.result_type(*(p.total for p in each), np.float64))
     for row, p in zip(rows, each, strict=True):
         if name == ALL:
             row[:] = p.total.reshape(size)
         elif name in p.contributors:
             row[:] = p.contribution(name).reshape(size)
-    return np.ascontiguousarray((rows @ rows.conj().T).real)
+    with np.errstate(invalid="ignore", over="ignore"):  # inf of a run that diverged stays inf
+        return np.ascontiguousarray((rows @ rows.conj().T).real)
 
 
 def _cells(row: Averaged) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from gradflow.errors import InvalidArgumentError
 from gradflow.record import OTHER_RANKS, RESERVED, Delta, Finding, ParamStep, Use
 from gradflow.recording import Recording, Step
 
-__all__ = ["in_order_of_ranks", "merge", "rank_of"]
+__all__ = ["check_alike", "in_order_of_ranks", "merge", "rank_of"]
 
 _PLACE = re.compile(r"rank (\d+) of (\d+)")
 _SHARD = re.compile(r"of this rank's shard, \d+ of \d+ elements")
@@ -78,7 +78,9 @@ class _Merged(Sequence[Step]):
     def __getitem__(self, position: int | slice) -> Step | list[Step]:
         if isinstance(position, slice):
             return [self[i] for i in range(*position.indices(len(self)))]
-        return _merge([one[i] for one, i in zip(self._ranks, self._places[position], strict=True)])
+        steps = [one[i] for one, i in zip(self._ranks, self._places[position], strict=True)]
+        with np.errstate(invalid="ignore", over="ignore"):  # inf of a run that diverged stays inf
+            return _merge(steps)
 
 
 def in_order_of_ranks(recordings: Sequence[Recording]) -> list[Recording]:
@@ -184,7 +186,28 @@ def _one_of(here: Sequence[ParamStep]) -> ParamStep:
     return replace(first, delta=delta, uses=_uses(here), residual=max(p.residual for p in here))
 
 
+def check_alike(here: Sequence[ParamStep]) -> None:
+    """See that tensors of several ranks can be summed: numpy would stretch a bias to fit a weight.
+
+    Raises:
+        InvalidArgumentError: they are not of one shape.
+    """
+    first = here[0]
+    for p in here[1:]:
+        pairs = [(first.total, p.total)]
+        if first.delta and p.delta and first.delta.tensor is not None and p.delta.tensor is not None:
+            pairs.append((first.delta.tensor, p.delta.tensor))
+        for a, b in pairs:
+            if a.shape != b.shape:
+                raise InvalidArgumentError(
+                    f"{p.fqn!r} is of shape {a.shape} on one rank, {b.shape} on another",
+                    where="gradflow merge",
+                    do="pass the recordings of the ranks of one run",
+                )
+
+
 def _summed(here: Sequence[ParamStep], branches: Sequence[str]) -> ParamStep:
+    check_alike(here)
     first = here[0]
     parts = _add_up([_without(p.tensors or {}, (OTHER_RANKS, "edited")) for p in here])
     total = sum((p.total.astype(np.float64) for p in here[1:]), start=first.total.astype(np.float64))
@@ -193,7 +216,7 @@ def _summed(here: Sequence[ParamStep], branches: Sequence[str]) -> ParamStep:
     order = _in_order(parts, branches)
     return ParamStep(
         contributors=order,
-        gram=_gram([parts[name] for name in order], first.shape),
+        gram=_gram([parts[name] for name in order]),
         total_norm=float(np.linalg.norm(total)),
         absent=tuple(b for b in branches if b not in order),
         delta=_delta([p.delta for p in here if p.delta is not None], branches),
@@ -235,7 +258,7 @@ def _delta(deltas: Sequence[Delta], branches: Sequence[str]) -> Delta | None:
     if residual > _OFF:
         return _whole(first, f"the parts of the ranks miss it by {residual:.2g} of their effort")
     order = _in_order(parts, branches)
-    gram = _gram([parts[name] for name in order], moved.shape)
+    gram = _gram([parts[name] for name in order])
     return replace(
         first, contributors=order, gram=gram, residual=residual, parts={n: parts[n] for n in order}
     )
@@ -291,9 +314,8 @@ def _add_up(ranks: Sequence[Mapping[str, NDArray]]) -> Tensors:
     return summed
 
 
-def _gram(rows: Sequence[NDArray], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    size = int(np.prod(shape))
-    flat = np.stack([row.reshape(size) for row in rows]) if rows else np.zeros((0, size))
+def _gram(rows: Sequence[NDArray]) -> NDArray[np.float64]:
+    flat = np.stack([row.ravel() for row in rows]) if rows else np.zeros((0, 0))
     return np.ascontiguousarray((flat @ flat.conj().T).real)
 
 

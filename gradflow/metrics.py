@@ -138,6 +138,7 @@ def shares(gram: Gram) -> NDArray[np.float64]:
         [0.36, 0.64]
     """
     gram = _checked(gram, "shares")
-    rows = gram.sum(axis=1)
-    whole = rows.sum()
-    return rows / whole if whole > 0.0 else np.full(len(rows), math.nan)
+    with np.errstate(invalid="ignore", over="ignore"):  # inf in a run that diverged: its shares are nan
+        rows = gram.sum(axis=1)
+        whole = rows.sum()
+        return rows / whole if whole > 0.0 else np.full(len(rows), math.nan)

@@ -16,6 +16,7 @@ from gradflow.errors import GradflowError, RecordingFileError, did_you_mean
 from gradflow.storage.rows import COLUMNS, TABLES, sealed
 
 __all__ = [
+    "WaryConnection",
     "close_reader",
     "create",
     "finish",
@@ -100,7 +101,43 @@ def finish(db: sqlite3.Connection, steps: int) -> None:
         db.close()
 
 
-def open_readonly(path: Path) -> sqlite3.Connection:
+class _Patience:
+    """Counts what a query takes; ends one that takes more than the size of its file explains."""
+
+    EACH, LEAST, PER_BYTE = 100_000, 10_000_000, 10  # instructions of SQLite's machine
+
+    def __init__(self) -> None:
+        self.taken = self.file_bytes = 0
+
+    def __call__(self) -> bool:
+        self.taken += self.EACH
+        return self.taken > max(self.LEAST, self.PER_BYTE * self.file_bytes)
+
+
+class WaryConnection(sqlite3.Connection):
+    """A connection that ends queries without end: the pages of a hostile file may lead in circles."""
+
+    _patience: _Patience
+
+    def start(self) -> None:
+        """Begin to watch over queries."""
+        self._patience = _Patience()
+        self.set_progress_handler(self._patience, _Patience.EACH)
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:  # Any: as in the base
+        """Begin a query."""
+        self._patience.taken = 0
+        return super().execute(sql, parameters)
+
+    def measure(self) -> int:
+        """Give the bytes of the file, all of which a query may need to see."""
+        [(pages,)] = self.execute("PRAGMA page_count").fetchall()
+        [(page_bytes,)] = self.execute("PRAGMA page_size").fetchall()
+        self._patience.file_bytes = pages * page_bytes
+        return self._patience.file_bytes
+
+
+def open_readonly(path: Path) -> WaryConnection:
     """Open a recording for reading only, after looking whether it is one.
 
     Of the steps only the first and the last are looked for: a gap between is told when it is read.
@@ -121,12 +158,12 @@ def open_readonly(path: Path) -> sqlite3.Connection:
 
 def _check_header(path: Path) -> None:
     where = f"gradflow.load({str(path)!r})"
-    if path.is_dir():
-        raise RecordingFileError(f"{path.name!r} is a directory", where=where, do=_recordings_in(path))
-    if not path.is_file():
-        do = _recordings_in(path.parent, path.name)
-        raise RecordingFileError(f"there is no file {path.name!r}", where=where, do=do)
-    with reading(path, "the file"):
+    with reading(path, "the file"):  # even to look may fail: a name too long, a folder that is not ours
+        if path.is_dir():
+            raise RecordingFileError(f"{path.name!r} is a directory", where=where, do=_recordings_in(path))
+        if not path.is_file():
+            do = _recordings_in(path.parent, path.name)
+            raise RecordingFileError(f"there is no file {path.name!r}", where=where, do=do)
         found = _header(path)
     if found is None:
         raise RecordingFileError(
@@ -161,16 +198,26 @@ def _header(path: Path) -> int | None:
     return int(version) if ours else None
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path) -> WaryConnection:
     """Open for reading only: without locks where there is no log, for then nobody is writing."""
     uri = path.resolve().as_uri() + "?mode=ro"
     return _connect_to(uri if _log(path).exists() else uri + "&immutable=1")
 
 
-def _connect_to(uri: str) -> sqlite3.Connection:
-    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+_DISTRUST = (
+    "query_only = ON",
+    "trusted_schema = OFF",
+    "cell_size_check = ON",
+    "mmap_size = 0",
+    "cache_size = -2000",  # kilobytes: a file may ask for more
+)
+
+
+def _connect_to(uri: str) -> WaryConnection:
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, factory=WaryConnection)
     try:
-        for pragma in ("query_only = ON", "trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
+        db.start()
+        for pragma in _DISTRUST:
             db.execute(f"PRAGMA {pragma}").fetchall()
         db.execute("SELECT count(*) FROM sqlite_master").fetchall()
     except BaseException:
@@ -179,22 +226,20 @@ def _connect_to(uri: str) -> sqlite3.Connection:
     return db
 
 
-def _check_tables(db: sqlite3.Connection) -> None:
-    tables = dict(db.execute("SELECT name, sql FROM sqlite_master").fetchall())
+def _check_tables(db: WaryConnection) -> None:
+    tables = dict(db.execute(f"SELECT name, sql FROM sqlite_master LIMIT {len(_schema()) + 1}").fetchall())
     if tables != _schema():
         raise ValueError("its tables are not those of a recording")
-    ends = db.execute("SELECT steps FROM ending").fetchall()  # first: the file may end meanwhile
+    ends = db.execute("SELECT steps FROM ending LIMIT 2").fetchall()  # first: the file may end meanwhile
     [(oldest, newest)] = db.execute(f"SELECT {_OLDEST}, {_NEWEST}").fetchall()
-    [(pages,)] = db.execute("PRAGMA page_count").fetchall()
-    [(page_bytes,)] = db.execute("PRAGMA page_size").fetchall()
-    is_too_small = newest > pages * page_bytes  # a step takes more than one byte
-    if oldest != min(newest, 1) or ends not in ([], [(newest,)]) or is_too_small:
+    fits = newest <= db.measure()  # a step takes more than one byte
+    if oldest != min(newest, 1) or ends not in ([], [(newest,)]) or not fits:
         raise ValueError("steps are missing")
 
 
 def is_ended(db: sqlite3.Connection) -> bool:
     """Tell whether the writer has closed the file, so that nothing in it will change."""
-    return bool(db.execute("SELECT steps FROM ending").fetchall())
+    return bool(db.execute("SELECT steps FROM ending LIMIT 1").fetchall())
 
 
 @contextmanager
@@ -211,8 +256,10 @@ def reading(path: Path, part: str) -> Iterator[None]:
 
 
 def _unreadable(path: Path, part: str, error: BaseException) -> RecordingFileError:
+    is_endless = getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT"
+    why = "its pages lead in circles" if is_endless else error
     return RecordingFileError(
-        f"{path.name!r} is damaged or cannot be opened: {part} cannot be read ({error})",
+        f"{path.name!r} is damaged or cannot be opened: {part} cannot be read ({why})",
         where=f"gradflow.load({str(path)!r})",
         do="copy it anew, with its '-wal' file if it has one, to where you may write; "
         "steps before the damage can be read",
@@ -224,7 +271,9 @@ def writing(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong while writing into one error of ours."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except GradflowError:
+        raise
+    except (sqlite3.Error, OSError, ValueError) as error:
         raise RecordingFileError(
             f"{path.name!r} cannot be written ({error})",
             where=str(path),
@@ -239,10 +288,10 @@ def refuse_unless_free(path: Path) -> None:
         RecordingFileError: there is something else than a recording, or one that is still being written.
     """
     where = str(path)
-    if path.is_dir():
-        do = f"give a file, such as {str(path / 'run.gradflow')!r}"
-        raise RecordingFileError(f"{path.name!r} is a directory", where=where, do=do)
     with writing(path):
+        if path.is_dir():
+            do = f"give a file, such as {str(path / 'run.gradflow')!r}"
+            raise RecordingFileError(f"{path.name!r} is a directory", where=where, do=do)
         if not path.exists() or not path.stat().st_size:
             return
         if _header(path) is None:

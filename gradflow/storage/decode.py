@@ -16,7 +16,7 @@ from gradflow.record import Delta, Finding, ParamStep, TermTable, Use
 from gradflow.recording import Step
 from gradflow.storage.rows import COMPLETE, DTYPES, SKIPPED, ArrayRow, ParamRow, Phrase, StepRow, to_phrase
 
-__all__ = ["decode_array", "decode_param", "decode_step", "names"]
+__all__ = ["decode_array", "decode_param", "decode_step", "distinct"]
 
 Look = Callable[[int], Phrase]  # gives the phrase of a number
 Fetch = Callable[[int, int], Sequence[NDArray]]  # gives so many arrays, from a row of ``array`` on
@@ -28,8 +28,8 @@ def decode_step(row: StepRow, parameters: Mapping[str, ParamStep], look: Look) -
     return Step(
         index=row.number,
         parameters=parameters,
-        branches=names(look(row.branches)),
-        scalars=dict(zip(names(look(row.scalars)), reals, strict=True)),
+        branches=distinct(look(row.branches)),
+        scalars=dict(zip(distinct(look(row.scalars)), reals, strict=True)),
         complete=bool(row.flags & COMPLETE),
         skipped=bool(row.flags & SKIPPED),
         reports=tuple(Finding(*names(report)) for report in to_phrase(row.reports)),
@@ -49,25 +49,29 @@ def decode_param(row: ParamRow, look: Look, fetch: Fetch) -> ParamStep:
     arrays = iter(fetch(row.first, sum(sizes)) if any(sizes) else ())
     kept = _by_name(tensors, arrays)
     total = next(arrays) if has_total else None
+    _check_alike(kept, total)
     delta = None
     if movers is not None:
         norm, parameter_norm, delta_residual = reals.take(3).tolist()
         rule, note = names(look(row.account))
+        moved_by = _by_name(parts, arrays)
+        moved = next(arrays) if has_tensor else None
+        _check_alike(moved_by, moved)
         delta = Delta(
-            contributors=names(movers),
+            contributors=distinct(movers),
             gram=reals.square(len(movers)),
             norm=norm,
             parameter_norm=parameter_norm,
             residual=delta_residual,
             rule=rule,
             note=note,
-            parts=_by_name(parts, arrays),
-            tensor=next(arrays) if has_tensor else None,
+            parts=moved_by,
+            tensor=moved,
         )
     terms = None if cells is None else _terms(cells, reals)
     reals.done()
     return ParamStep(
-        contributors=names(contributors),
+        contributors=distinct(contributors),
         gram=gram,
         total_norm=total_norm,
         absent=names(absent),
@@ -85,7 +89,7 @@ def decode_param(row: ParamRow, look: Look, fetch: Fetch) -> ParamStep:
 
 
 def _terms(cells: Phrase, reals: _Reals) -> TermTable:
-    rows, columns = (names(part) for part in cells)
+    rows, columns = (distinct(part) for part in cells)
     return TermTable(rows, columns, reals.square(len(rows) * len(columns)))
 
 
@@ -125,6 +129,21 @@ def names(values: object) -> tuple[str, ...]:
     return values
 
 
+def distinct(values: object) -> tuple[str, ...]:
+    """Give the names in a phrase, after a look that they are names, and each is there once."""
+    found = names(values)
+    if len(set(found)) < len(found):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _check_alike(tensors: Mapping[str, NDArray] | None, total: NDArray | None) -> None:
+    """Tensors that are summed are of one shape, or numpy would stretch them."""
+    shapes = {tensor.shape for tensor in (tensors or {}).values()}
+    if len(shapes | ({total.shape} if total is not None else set())) > 1:
+        raise ValueError("its tensors are of several shapes")
+
+
 def _sizes(shape: Phrase) -> tuple[int, ...]:
     if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError("a shape is no list of sizes")
@@ -132,7 +151,7 @@ def _sizes(shape: Phrase) -> tuple[int, ...]:
 
 
 def _by_name(phrase: Phrase | None, arrays: Iterator[NDArray]) -> dict[str, NDArray] | None:
-    return None if phrase is None else {name: next(arrays) for name in names(phrase)}
+    return None if phrase is None else {name: next(arrays) for name in distinct(phrase)}
 
 
 def _use(phrase: Phrase, norm: float) -> Use:

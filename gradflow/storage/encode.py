@@ -73,7 +73,8 @@ def encode(step: Step, ends: Ends, known: Mapping[Phrase, int]) -> Batch:
     """Give the rows that ``step`` adds to tables that end at ``ends``.
 
     Raises:
-        ShapeError: a Gram matrix has not one row per contributor.
+        ShapeError: a Gram matrix has not one row per contributor, or tensors that are summed have several
+            shapes.
         InvalidArgumentError: a kept tensor has a dtype without a portable form.
     """
     pen = _Pen(ends, known)
@@ -108,9 +109,11 @@ def _write_step(pen: _Pen, step: Step, first: int, kept_bytes: int) -> None:
 
 def _write_param(pen: _Pen, p: ParamStep) -> None:
     first, delta = pen.next("array"), p.delta
-    arrays = [*(p.tensors or {}).values(), p.total_tensor]
-    arrays += [*(delta.parts or {}).values(), delta.tensor] if delta else []
-    for array in arrays:
+    kept = [*(p.tensors or {}).values(), p.total_tensor]
+    moved = [*(delta.parts or {}).values(), delta.tensor] if delta else []
+    _check_alike(kept, p.fqn)
+    _check_alike(moved, p.fqn)
+    for array in (*kept, *moved):
         if array is not None:
             _write_array(pen, array, p.fqn)
     pen.write(
@@ -136,6 +139,16 @@ def _write_array(pen: _Pen, array: NDArray, fqn: str) -> None:
     pen.write(
         "array", little.str, pen.phrase(_shape(array.shape)), array.astype(little, copy=False).tobytes()
     )
+
+
+def _check_alike(tensors: Sequence[NDArray | None], fqn: str) -> None:
+    shapes = dict.fromkeys(np.shape(tensor) for tensor in tensors if tensor is not None)
+    if len(shapes) > 1:
+        raise ShapeError(
+            f"tensors kept of {fqn!r} are of the shapes {', '.join(map(str, shapes))}",
+            where="gradflow.storage",
+            do="give contributions and their total one shape, and likewise a delta and its parts",
+        )
 
 
 def _layout(p: ParamStep) -> Phrase:

@@ -52,6 +52,12 @@ def test_a_missing_file_in_an_empty_folder_says_what_writes_one(tmp_path):
     assert "recording.save(path)" in refusal(tmp_path / "nowhere" / "run.gradflow")[1]
 
 
+def test_a_name_that_no_disk_takes_is_told(tmp_path):
+    assert "cannot be read" in refusal(tmp_path / ("x" * 5000))[0]
+    with pytest.raises(RecordingFileError, match="cannot be written"):
+        save(records.recording(1), tmp_path / ("x" * 5000))
+
+
 def test_a_directory_is_told(path):
     assert refusal(path.parent)[0] == f"{path.parent.name!r} is a directory"
 

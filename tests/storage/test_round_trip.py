@@ -20,10 +20,15 @@ from tests.storage.same import assert_same
 words = st.text(max_size=6)  # any text: accents, NUL, control characters
 floats = st.floats(width=64)  # nan, infinities, -0.0 and subnormals among them
 dtypes = st.sampled_from(["?", "i1", "u2", "i8", "f2", "f4", "f8", "c8", "c16"])
-arrays = dtypes.flatmap(
-    lambda d: hnp.arrays(d, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
-)
-named_arrays = st.none() | st.dictionaries(words, arrays, max_size=3)
+shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+
+
+@st.composite
+def kept(draw):
+    """Tensors by name and their total, of one shape and any dtypes; or none of either."""
+    shape = draw(shapes)
+    arrays = dtypes.flatmap(lambda d: hnp.arrays(d, shape))
+    return draw(st.none() | st.dictionaries(words, arrays, max_size=3)), draw(st.none() | arrays)
 
 
 def names(most=4):
@@ -38,13 +43,13 @@ def grams(contributors):
 def deltas(draw):
     contributors = draw(names())
     reals = [draw(floats) for _ in range(3)]
-    tensors = draw(named_arrays), draw(st.none() | arrays)
-    return Delta(contributors, draw(grams(contributors)), *reals, draw(words), draw(words), *tensors)
+    return Delta(contributors, draw(grams(contributors)), *reals, draw(words), draw(words), *draw(kept()))
 
 
 @st.composite
 def param_steps(draw, fqn):
     contributors = draw(names())
+    tensors, total = draw(kept())
     return ParamStep(
         contributors=contributors,
         gram=draw(grams(contributors)),
@@ -59,8 +64,8 @@ def param_steps(draw, fqn):
         uses=tuple(
             draw(st.lists(st.builds(Use, words, words, words, st.integers(0, 99), floats), max_size=3))
         ),
-        tensors=draw(named_arrays),
-        total_tensor=draw(st.none() | arrays),
+        tensors=tensors,
+        total_tensor=total,
     )
 
 
@@ -114,7 +119,7 @@ def test_lone_surrogates_in_names_survive(tmp_path):
 
 def test_arrays_of_another_byte_order_or_stride_come_back_by_value(tmp_path):
     odd = np.arange(12, dtype=">f4").reshape(3, 4).T[::2]
-    p = records.param_step(total_tensor=odd)
+    p = records.param_step(shape=odd.shape, total_tensor=odd)
     total = load(save(Recording([Step(0, {p.fqn: p})]), tmp_path / "run.gradflow")).last[p.fqn].total
     np.testing.assert_array_equal(total, odd)
     assert total.dtype == np.dtype("f4")
@@ -138,8 +143,12 @@ def test_tensors_that_were_not_kept_are_told_as_before(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "error"),
-    [({"gram": np.eye(2)}, ShapeError), ({"total_tensor": np.array([object()])}, InvalidArgumentError)],
-    ids=["gram-of-another-size", "array-of-objects"],
+    [
+        ({"gram": np.eye(2)}, ShapeError),
+        ({"total_tensor": np.zeros(3)}, ShapeError),
+        ({"total_tensor": np.full((4, 3), None)}, InvalidArgumentError),
+    ],
+    ids=["gram-of-another-size", "total-of-another-shape", "array-of-objects"],
 )
 def test_a_malformed_step_is_refused_whole_and_the_writer_goes_on(tmp_path, change, error):
     bad = records.step(1)

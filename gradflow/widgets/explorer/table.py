@@ -170,9 +170,9 @@ def _shares(parameters: Sequence[ParamStep], members: Numbers, names: tuple[str,
             at = [place[name] for name in p.delta.contributors]
             rows[k, at] = p.delta.gram.sum(axis=1)
             there[k, at] = 1.0
-    sums = members @ rows
-    whole = sums.sum(axis=1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):  # inf and nan in a run that diverged
+        sums = members @ rows
+        whole = sums.sum(axis=1, keepdims=True)
         shares = np.where(whole > 0.0, sums / whole, np.nan)
     shares[members @ there == 0] = np.nan
     return shares
