@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from workbench import PATHS, dense, descend, number, percent, run
 
 import gradflow
 from gradflow import data, zoo
-from gradflow.zoo import simsiam
+from gradflow.zoo import multitask, simsiam
 
 
 @number("P1")
@@ -137,13 +139,23 @@ def deep_graphs() -> str:
 
 @number("P12")
 def conflict() -> str:
-    """Take the cosines of three tasks' gradients of one trunk, and how loud each is."""
-    trunk = run("multitask").last.layer("trunk")
-    cosines = [
-        trunk.cosine(a, b) for a, b in (("digit", "parity"), ("digit", "drawing"), ("parity", "drawing"))
-    ]
-    loud = trunk.norms["digit"] / trunk.norms["drawing"]
-    return f"cosines {min(cosines):.1f} to {max(cosines):.1f}; digit is {loud:.0f} × as loud as drawing"
+    """Train a trunk for three tasks: cosines and loudness of two, and what became of the quiet one."""
+    torch.manual_seed(0)
+    network = multitask.MultiTask()
+    optimizer, rose = torch.optim.SGD(network.trunk.parameters(), lr=0.01), 0
+    with gradflow.watch(network, optimizer, branches=multitask.modules(network), stems="split") as flow:
+        for batch in islice(multitask.batches(seed=0), 60):
+            loss, before = multitask.loss(network, batch)
+            descend(loss, optimizer)
+            network.zero_grad()
+            rose += int(multitask.loss(network, batch)[1]["drawing"] > before["drawing"])
+    trunks = [step.layer("trunk") for step in flow.recording]
+    cosines = [trunk.cosine("digit", "drawing") for trunk in trunks]
+    loud, quiet = (sum(trunk.norms[task] for trunk in trunks) for task in ("digit", "drawing"))
+    return (
+        f"digit and drawing: cosine {min(cosines):.1f} to {max(cosines):.1f}, digit {loud / quiet:.0f} × as "
+        f"loud; drawing's loss rose in {rose} of {len(trunks)} steps"
+    )
 
 
 @number("P13")
