@@ -134,6 +134,8 @@ class Recorder:
     def log(self, **scalars: float | Tensor) -> None:
         """Keep scalars with the step: the one that is open, or the last if none has begun since.
 
+        What is logged in a step that is not watched is not kept.
+
         Args:
             scalars: Numbers, or tensors of one element such as ``loss=loss``.
         """
@@ -151,8 +153,7 @@ class Recorder:
 
     def pause(self) -> None:
         """Take every hook off the model until ``resume()``; steps in between are not recorded."""
-        self._session.is_paused = True
-        self._session.arm()
+        self._session.pause()
 
     def resume(self) -> None:
         """Watch again after ``pause()``.
@@ -161,8 +162,7 @@ class Recorder:
             ClosedRecorderError: the recorder was closed.
         """
         self._refuse_closed("flow.resume()")
-        self._session.is_paused = False
-        self._session.arm()
+        self._session.resume()
 
     def close(self) -> None:
         """Undo everything: no hook, attribute or reference remains on the model or the optimizer."""

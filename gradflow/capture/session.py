@@ -26,6 +26,12 @@ from gradflow.recording import Step
 
 __all__ = ["Memory", "Session", "Shelf"]
 
+_TORN = Finding(
+    "warning",
+    "incomplete",
+    "Watching was paused or resumed within this step, which lacks what happened meanwhile.",
+    "Call flow.pause() and flow.resume() between steps.",
+)
 _UNSEEN = Finding(
     "warning",
     "unseen",
@@ -99,6 +105,7 @@ class Session:
     ) -> None:
         self.shelf = shelf
         self.is_paused = False
+        self._is_torn = self._is_resumed = False
         self._observer = observer
         self._every = every
         self._inspect = inspect
@@ -110,8 +117,21 @@ class Session:
         self._index = 0
         self._has_met = False
         self._scalars: dict[str, float | Tensor] = {}
+        self._closed_at = _operations()
         observer.on_backward = self.backward_begins
         observer.on_drop = self.gradients_dropped
+        self.arm()
+
+    def pause(self) -> None:
+        """Watch no more; what the open step saw so far is not all of it."""
+        self._is_torn = self._is_torn or not self._observer.is_waiting
+        self.is_paused = True
+        self.arm()
+
+    def resume(self) -> None:
+        """Watch again."""
+        self._is_resumed = self._is_resumed or self.is_paused
+        self.is_paused = False
         self.arm()
 
     def arm(self) -> None:
@@ -167,12 +187,18 @@ class Session:
             self.finish()
 
     def log(self, scalars: dict[str, float | Tensor]) -> None:
-        """Keep scalars with the open step, or with the last one if nothing was recorded since."""
-        if self._observer.is_waiting and len(self.shelf) and not self._stepped:
+        """Keep scalars with the open step, or with the last one if the open one has not begun."""
+        if self._has_begun() or not self._index:
+            self._scalars.update(scalars)
+        elif len(self.shelf) and self.shelf[-1].index == self._index - 1:  # else the last one was not watched
             last = self.shelf[-1]
             self.shelf.amend(replace(last, scalars={**last.scalars, **_numbers(scalars)}))
-        else:
-            self._scalars.update(scalars)
+
+    def _has_begun(self) -> bool:
+        """Tell whether anything of the open step has happened, though one not watched has no hooks to ask."""
+        if self._observer.is_armed:
+            return bool(self._stepped) or not self._observer.is_waiting
+        return bool(self._stepped) or self._closed_at != _operations()
 
     def finish(self, *, is_skipped: bool = False) -> None:
         """Close the open step and begin the next."""
@@ -184,6 +210,8 @@ class Session:
         self._harvest = Harvest()
         self._scalars = {}
         self._stepped, self._stepped_in, self._has_met = set(), -1, False
+        self._is_torn = self._is_resumed = False
+        self._closed_at = _operations()
         self._index += 1
         self.arm()
 
@@ -202,6 +230,7 @@ class Session:
             if key in observer.accounts and self._counts(key, observer.accounts[key])
         ]
         parameters = close(entries, branches, observer.terms, self._harvest)
+        is_torn = self._is_torn or (self._is_resumed and not observer.saw_calls)
         if observer.misfit:
             observer.warn_once(f"{observer.misfit}. {_USE_BRANCH}", about="misfit")
         self.shelf.append(
@@ -210,10 +239,11 @@ class Session:
                 parameters=parameters,
                 branches=branches,
                 scalars=_numbers(self._scalars),
-                complete=observer.is_complete,
+                complete=observer.is_complete and not is_torn,
                 skipped=is_skipped,
                 reports=(
                     *observer.reports,
+                    *((_TORN,) if is_torn else ()),
                     *(() if observer.ranks is None else observer.ranks.reports()),
                     *self._inspect(),
                     *_misfit(observer.misfit),
@@ -231,6 +261,11 @@ class Session:
     def _account(self, param: Tensor) -> Account | None:
         self._observer.settle(param)
         return self._observer.account(id(param))
+
+
+def _operations() -> int:
+    """Count the differentiable operations of this thread so far."""
+    return int(torch._C._autograd._get_sequence_nr())
 
 
 def _numbers(scalars: dict[str, float | Tensor]) -> dict[str, float]:
