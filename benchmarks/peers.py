@@ -7,6 +7,7 @@ import io
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,33 @@ from torch import nn
 
 import gradflow
 from benchmarks.dot_program import provided
+from benchmarks.memory import live_bytes
 from benchmarks.nets import NETS, Job, Net, encoder_a, sgd, triplet
 from benchmarks.page import Row, Table, timed
 from benchmarks.steps import then
 from benchmarks.timing import Spread, Times, Work, interleave
 from gradflow.zoo.resnet50 import ResNet50
 
-__all__ = ["beside", "by_hand", "load", "per_sample", "tried"]
+__all__ = ["Trial", "beside", "by_hand", "load", "per_sample", "tried"]
 
 Ways = dict[str, Callable[[Job], Work]]
+_PLAIN = "a plain step"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of some ways to look at a training step.
+
+    Attributes:
+        times: Of those that work, and of the plain step.
+        extra: Bytes of live tensors at the peak of a step beyond those of a plain one, as a multiple of the
+            parameters.
+        failed: Errors of the others.
+    """
+
+    times: dict[str, Times]
+    extra: dict[str, float]
+    failed: dict[str, str]
 
 
 def beside(scale: float = 1.0, nets: Iterable[Net] = (NETS["A4"], NETS["B4"])) -> Table:
@@ -33,17 +52,19 @@ def beside(scale: float = 1.0, nets: Iterable[Net] = (NETS["A4"], NETS["B4"])) -
     with provided() as graphviz:
         for net in nets:
             rounds = max(1, round((6 if net.name == "A4" else 3) * scale))
-            times, failed = tried(_WAYS, net.build, rounds=rounds, steps=3 if net.name == "A4" else 1)
-            rows += _rows(net.title, times, failed)
+            rows += _rows(
+                net.title, tried(_WAYS, net.build, rounds=rounds, steps=3 if net.name == "A4" else 1)
+            )
     return Table(
         "A training step with each peer beside it",
         "Every step looked at, as a multiple of a plain step. Only `gradflow.watch` and the way by hand (no "
         "check, no inner products) tell apart what each path contributes to a parameter; the others answer "
         "other questions. torchview, torchlens and torchvista run a forward of their own. torchlens and "
-        f"torchexplorer keep values, the others structure. Layout, where there is one, by {graphviz}.",
+        f"torchexplorer keep values, the others structure. Layout, where there is one, by {graphviz}. *Extra "
+        "peak*: bytes of live tensors in a step beyond those of a plain one.",
         rows,
         "× plain",
-        ("net", "ms"),
+        ("net", "ms", "extra peak, × parameters"),
     )
 
 
@@ -53,12 +74,9 @@ def per_sample(scale: float = 1.0, encoders: Iterable[tuple[str, Callable[[], nn
     rows = []
     for title, make in chosen:
         rounds = max(1, round((8 if title == "net A" else 3) * scale))
-        times, failed = tried({"Opacus `GradSampleModule`": _opacus}, triplet(make, 4), rounds=1, steps=1)
-        rows += _rows(f"{title}, as it is", {k: t for k, t in times.items() if k != "a plain step"}, failed)
-        times, failed = tried(
-            _PER_SAMPLE, triplet(lambda make=make: _mended(make()), 4), rounds=rounds, steps=2
-        )
-        rows += _rows(f"{title}, group norm", times, failed)
+        rows += _rows(f"{title}, as it is", tried(_OPACUS, triplet(make, 4), rounds=rounds, steps=2))
+        mended = triplet(lambda make=make: _mended(make()), 4)
+        rows += _rows(f"{title}, group norm", tried(_WATCH | _OPACUS, mended, rounds=rounds, steps=2))
     return Table(
         "Gradients of each sample, by Opacus",
         "Opacus keeps the gradient of every sample: the nearest to a gradient of every path, which is "
@@ -66,16 +84,14 @@ def per_sample(scale: float = 1.0, encoders: Iterable[tuple[str, Callable[[], nn
         "place. Batch 4.",
         rows,
         "× plain",
-        ("net", "ms"),
+        ("net", "ms", "extra peak, × parameters"),
     )
 
 
-def tried(
-    ways: Ways, build: Callable[..., Job], *, rounds: int, steps: int
-) -> tuple[dict[str, Times], dict[str, str]]:
+def tried(ways: Ways, build: Callable[..., Job], *, rounds: int, steps: int) -> Trial:
     """Time each way that works beside a plain step; give the errors that the others end with."""
-    variants: dict[str, Work] = {"a plain step": build(sgd).step}
-    variants["a plain step"]()
+    variants: dict[str, Work] = {_PLAIN: build(sgd).step}
+    variants[_PLAIN]()
     failed: dict[str, str] = {}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -89,16 +105,19 @@ def tried(
             else:
                 variants[name] = work
         times = interleave(variants, rounds=rounds, steps=steps, warm=0)
-    return times, failed
+        peaks = {name: live_bytes(work)[0] for name, work in variants.items()}
+    size = sum(p.numel() * p.element_size() for p in build(sgd).model.parameters())
+    return Trial(times, {name: (peak - peaks[_PLAIN]) / size for name, peak in peaks.items()}, failed)
 
 
-def _rows(net: str, times: dict[str, Times], failed: dict[str, str]) -> list[Row]:
-    plain = times.get("a plain step")
+def _rows(net: str, trial: Trial) -> list[Row]:
     rows = []
-    for name, one in times.items():
-        assert plain is not None
-        rows.append(timed(name, one.over(plain), more=(net, f"{1e3 * Spread.of(one.cpu).median:.1f}")))
-    return [*rows, *(Row(name, error, more=(net, "–")) for name, error in failed.items())]
+    for name, one in trial.times.items():
+        milliseconds = f"{1e3 * Spread.of(one.cpu).median:.1f}"
+        rows.append(
+            timed(name, one.over(trial.times[_PLAIN]), more=(net, milliseconds, f"{trial.extra[name]:.2f}"))
+        )
+    return [*rows, *(Row(name, error, more=(net, "–", "–")) for name, error in trial.failed.items())]
 
 
 def load(name: str) -> Any:  # a module that need not be there
@@ -213,4 +232,5 @@ _WAYS: Ways = {
     "torchexplorer `watch`, each step": _torchexplorer,
     "torchlens `trace` and `log_backward`": _torchlens,
 }
-_PER_SAMPLE: Ways = {"gradflow.watch": _watched, "Opacus `GradSampleModule`": _opacus}
+_WATCH: Ways = {"gradflow.watch": _watched}
+_OPACUS: Ways = {"Opacus `GradSampleModule`": _opacus}

@@ -71,9 +71,10 @@ def test_a_peer_that_fails_is_told_of_with_its_error():
     def broken(_job):
         raise RuntimeError("no such\nthing")
 
-    times, failed = peers.tried({"broken": broken}, TINY.build, rounds=1, steps=1)
-    assert set(times) == {"a plain step"}
-    assert failed == {"broken": "RuntimeError: no such thing"}
+    trial = peers.tried({"broken": broken}, TINY.build, rounds=1, steps=1)
+    assert set(trial.times) == {"a plain step"}
+    assert trial.extra == {"a plain step": 0}
+    assert trial.failed == {"broken": "RuntimeError: no such thing"}
 
 
 def test_peers_are_called_or_their_error_is_told():
