@@ -142,8 +142,8 @@ def weigh(parts: Sequence[Products], after: Tensor, before: Tensor) -> Weighed:
             else:
                 numbers[i, k] = factor
     matrix, found = np.zeros((count, count)), np.zeros(4)
-    like = _LIKE[before.dtype]
-    _weigh(table, numbers, after.data_ptr(), before.data_ptr(), _size(before), like, matrix, found)
+    ends = np.array([after.data_ptr(), before.data_ptr(), _size(before)], np.int64)
+    _weigh(table, numbers, ends, _LIKE[before.dtype], matrix, found)
     moved, theta, beyond, effort = found
     residual = np.array([0.0 if beyond == 0 else np.divide(beyond, effort)])
     return Weighed(matrix, np.sqrt([moved, theta]), residual)
@@ -267,15 +267,10 @@ def _survey(
 
 @_compiled()
 def _weigh(
-    table: NDArray,
-    numbers: NDArray,
-    after: int,
-    before: int,
-    size: int,
-    like: NDArray,
-    matrix: NDArray,
-    found: NDArray,
+    table: NDArray, numbers: NDArray, ends: NDArray, like: NDArray, matrix: NDArray, found: NDArray
 ) -> None:
+    """Weigh parts; ``ends`` are where the parameter lies after and before the step, and its size."""
+    after, before, size = ends
     count = table.shape[1]
     parts = np.empty((count, min(size, _BLOCK)), like.dtype)
     moved, whole = np.empty(min(size, _BLOCK), like.dtype), np.empty(min(size, _BLOCK), like.dtype)

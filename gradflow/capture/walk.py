@@ -9,7 +9,6 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
 from types import FrameType
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -88,17 +87,19 @@ def is_leaf_node(node: Node) -> bool:
 
 def leaf_of(node: Node) -> Tensor:
     """Give the parameter of an AccumulateGrad."""
-    return cast("Tensor", node.variable)  # type: ignore[attr-defined]  # torch's stubs know only Node
+    leaf: Tensor = node.variable  # type: ignore[attr-defined]  # torch's stubs know only Node
+    return leaf
 
 
 def mark_of(node: Node, key: str) -> Mark | None:
     """Give the mark that a node carries under ``key``."""
-    return cast("dict[str, Mark]", node.metadata).get(key)
+    found: Mark | None = node.metadata.get(key)  # type: ignore[attr-defined]  # a method, to torch's stubs
+    return found
 
 
 def put_mark(node: Node, key: str, mark: Mark) -> None:
     """Put a mark on a node: it lives and dies with the node, whoever holds it."""
-    cast("dict[str, Mark]", node.metadata)[key] = mark
+    node.metadata[key] = mark  # type: ignore[index]
 
 
 def is_view_or_cast(node: Node) -> bool:
@@ -147,7 +148,7 @@ def fresh_nodes(roots: list[Node], key: str) -> list[tuple[Node, Slots]]:
 
 
 def _is_fresh(node: Node, key: str) -> bool:
-    return type(node) is not _LEAF and mark_of(node, key) is None
+    return type(node) is not _LEAF and key not in node.metadata  # type: ignore[operator]
 
 
 def upstream(node: Node) -> Iterator[Node]:
