@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -20,7 +21,7 @@ from gradflow.capture.closing import Entry, close
 from gradflow.capture.ledger import Account
 from gradflow.capture.movement import Move, Mover
 from gradflow.capture.observer import Observer
-from gradflow.capture.reduce import Harvest
+from gradflow.capture.reduce import Harvest, Slot
 from gradflow.record import Finding
 from gradflow.recording import Step
 
@@ -229,6 +230,7 @@ class Session:
             for key in observer.targets.params
             if key in observer.accounts and self._counts(key, observer.accounts[key])
         ]
+        logged = {name: self._slot(value) for name, value in self._scalars.items()}
         parameters = close(entries, branches, observer.terms, self._harvest)
         is_torn = self._is_torn or (self._is_resumed and not observer.saw_calls)
         if observer.misfit:
@@ -238,7 +240,7 @@ class Session:
                 index=self._index,
                 parameters=parameters,
                 branches=branches,
-                scalars=_numbers(self._scalars),
+                scalars={name: slot.number for name, slot in logged.items()},
                 complete=observer.is_complete and not is_torn,
                 skipped=is_skipped,
                 reports=(
@@ -253,6 +255,12 @@ class Session:
                 ),
             )
         )
+
+    def _slot(self, value: float | Tensor) -> Slot:
+        """Let a logged tensor travel with all else: asked by itself it would make the host wait."""
+        if isinstance(value, Tensor):
+            return self._harvest.add(value)
+        return Slot.of(np.array([value], np.float64))
 
     def _counts(self, key: int, account: Account) -> bool:
         """Tell whether something of a parameter belongs to the step: what was cleared unread does not."""
