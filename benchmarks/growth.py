@@ -146,9 +146,17 @@ def _panel(ax: object, curve: Curve) -> None:
     ax.plot(x, plain, color="#6b6f75", marker="s", ls="--", mfc="none", label="plain")
     ax.plot(x, added[-1] * x / x[-1], color="#0b0b0b", ls=":", lw=1, label="linear")
     ax.set(xscale="log", yscale="log", xlabel=curve.what, ylabel="CPU ms")
-    ax.set_xticks(x, [f"{size:g}" for size in x])
+    ax.set_xticks(x, [_short(size) for size in curve.sizes])
     ax.minorticks_off()
     ax.set_title(f"exponent {slope(x[-3:], added[-3:]):.2f}", fontsize=8, loc="left")
+
+
+def _short(size: int) -> str:
+    """Write 65536 as 64 Ki."""
+    for power, letter in ((2, "Mi"), (1, "Ki")):
+        if size >= 1024**power and size % 1024**power == 0:
+            return f"{size // 1024**power} {letter}"
+    return str(size)
 
 
 def _reach(times: Times) -> tuple[float, float]:
