@@ -192,18 +192,19 @@ def check_alike(here: Sequence[ParamStep]) -> None:
     Raises:
         InvalidArgumentError: they are not of one shape.
     """
-    first = here[0]
-    for p in here[1:]:
-        pairs = [(first.total, p.total)]
-        if first.delta and p.delta and first.delta.tensor is not None and p.delta.tensor is not None:
-            pairs.append((first.delta.tensor, p.delta.tensor))
-        for a, b in pairs:
-            if a.shape != b.shape:
-                raise InvalidArgumentError(
-                    f"{p.fqn!r} is of shape {a.shape} on one rank, {b.shape} on another",
-                    where="gradflow merge",
-                    do="pass the recordings of the ranks of one run",
-                )
+    for what in ([p.total for p in here], [_moved(p) for p in here]):
+        shapes = list(dict.fromkeys(tensor.shape for tensor in what if tensor is not None))
+        if len(shapes) > 1:
+            raise InvalidArgumentError(
+                f"{here[0].fqn!r} is of shape {shapes[0]} on one rank, {shapes[1]} on another",
+                where="gradflow merge",
+                do="pass the recordings of the ranks of one run",
+            )
+
+
+def _moved(p: ParamStep) -> NDArray | None:
+    """Give the delta where all ranks have the same; that of a shard is summed nowhere."""
+    return None if p.delta is None or _SHARD.search(p.delta.note) else p.delta.tensor
 
 
 def _summed(here: Sequence[ParamStep], branches: Sequence[str]) -> ParamStep:

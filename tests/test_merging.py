@@ -162,6 +162,36 @@ def test_weights_that_moved_apart_are_told():
     assert (finding.severity, finding.where) == ("warning", "fc.weight")
 
 
+def reshaped(p, **changes):
+    """The parameter with all of its tensors in one row."""
+    tensors = {name: tensor.reshape(1, -1) for name, tensor in p.tensors.items()}
+    return replace(p, tensors=tensors, total_tensor=p.total.reshape(1, -1), **changes)
+
+
+@pytest.mark.parametrize("sums", [lambda ranks: merge(ranks).last, averaging], ids=["merge", "averaging"])
+def test_tensors_of_other_shapes_are_not_stretched_to_fit(sums):
+    first, second = two_ranks(1)
+    p = second[0]["fc.weight"]
+    second = Recording([replace(second[0], parameters={**second[0].parameters, p.fqn: reshaped(p)})])
+    with pytest.raises(
+        InvalidArgumentError, match=r"'fc.weight' is of shape \(4, 3\) on one rank, \(1, 12\)"
+    ):
+        sums([first, second])
+
+
+def test_shards_may_be_of_several_sizes():
+    first, second = two_ranks(1)
+    shards = []
+    for rank, rows in ((first, slice(0, 3)), (second, slice(3, 4))):
+        p = rank[0]["fc.weight"]
+        note = f"of this rank's shard, {p.delta.tensor[rows].size} of 12 elements"
+        delta = replace(p.delta, parts=None, tensor=p.delta.tensor[rows], note=note)
+        shards.append(Recording([replace(rank[0], parameters={p.fqn: replace(p, delta=delta)})]))
+    delta = merge(shards).last["fc.weight"].delta
+    norms = [shard.last["fc.weight"].delta.norm for shard in shards]
+    assert delta.norm == pytest.approx(np.hypot(*norms))
+
+
 @pytest.mark.parametrize(
     ("recordings", "message"),
     [
