@@ -69,17 +69,21 @@ def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def measured(sweep: Sweep, scale: float = 1.0) -> Curve:
-    """Run a sweep."""
+    """Run a sweep, all its sizes in every round: what slows the machine for a while bends no curve."""
+    variants, flows = {}, []
+    for size in sweep.sizes:
+        works, more = sweep.works(size)
+        variants |= {f"{name} {size}": work for name, work in works.items()}
+        flows += more
+    times = interleave(variants, rounds=max(2, round(sweep.rounds * scale)), warm=1)
+    for flow in flows:
+        flow.close()
     curve = Curve(sweep.what)
     for size in sweep.sizes:
-        works, flows = sweep.works(size)
-        times = interleave(works, rounds=max(2, round(sweep.rounds * scale)), warm=1)
-        for flow in flows:
-            flow.close()
-        plain = times["plain"]
+        plain, watched = times[f"plain {size}"], times.get(f"watched {size}")
         curve.sizes.append(size)
         curve.plain.append(plain)
-        curve.extra.append(times["watched"].minus(plain) if "watched" in times else times["traced"])
+        curve.extra.append(times[f"traced {size}"] if watched is None else watched.minus(plain))
     return curve
 
 
