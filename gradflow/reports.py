@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradflow.findings import Findings
 from gradflow.record import ParamStep
 from gradflow.recording import Recording, Step
 from gradflow.render import html
@@ -73,15 +74,33 @@ def _detailed(recording: Recording) -> Step:
 
 
 def _sections(recording: Recording, step: Step, fqn: str | None) -> Iterator[Section]:
-    told = html.findings_list(step.findings) if step.findings else "<p>Nothing out of the ordinary.</p>"
-    found = f'<div class="gf">{told}</div>'
     if not len(step):
-        yield Section("findings", "Findings", "No step of this recording has a gradient.", found)
+        lead = "No step of this recording has a gradient."
+        yield Section("findings", "Findings", lead, _found(step.findings))
         return
     yield _equation(step, fqn)
     yield from _pictures(recording, step)
-    yield Section("findings", "Findings", f"What is wrong or worth seeing in step {step.index}.", found)
+    yield _findings(recording, step)
     yield _table(step)
+
+
+def _findings(recording: Recording, step: Step) -> Section:
+    """What is wrong or worth seeing over the newest steps, and in the one that the page shows."""
+    here = f"step {step.index}"
+    if len(recording) == 1:
+        return Section(
+            "findings", "Findings", f"What is wrong or worth seeing in {here}.", _found(step.findings)
+        )
+    run = recording.findings()
+    span = run.about[:1].lower() + run.about[1:]
+    lead = f"What is wrong or worth seeing over {span}, and in {here} by itself."
+    over, alone = f"<h3>Over {escape(span)}</h3>{_found(run)}", f"<h3>In {here}</h3>{_found(step.findings)}"
+    return Section("findings", "Findings", lead, over + alone)
+
+
+def _found(findings: Findings) -> str:
+    told = html.findings_list(findings) if findings else "<p>Nothing out of the ordinary.</p>"
+    return f'<div class="gf">{told}</div>'
 
 
 def _explorer(explorer: Standalone) -> Section:

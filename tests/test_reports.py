@@ -79,7 +79,8 @@ def test_ids_are_unique_and_every_reference_has_its_target(page):
 def test_headings_are_in_order(page):
     levels = [int(level) for level in re.findall(r"<h(\d)", page)]
     assert levels[0] == 1
-    assert set(levels[1:]) == {2}
+    assert set(levels[1:]) == {2, 3}
+    assert all(level <= before + 1 for before, level in zip(levels, levels[1:], strict=False))
 
 
 def test_neutral_colours_follow_the_theme(page):
@@ -121,6 +122,25 @@ def test_names_survive_escaped(written):
     assert page.count("<script") == 2
     assert f"{EVIL}.weight" in Page(page).texts
     assert len(pictures(page)) == 6
+
+
+def test_findings_are_told_over_the_run_and_for_the_step_that_is_shown(written):
+    recording = scenes.recording(9)
+    page = Page(written(recording))
+    told = page.texts[
+        page.texts.index("What is wrong or worth seeing over steps 0 to 8, and in step 8 by itself.") :
+    ]
+    over, alone = told.index("Over steps 0 to 8"), told.index("In step 8")
+    assert [str(f) for f in recording.findings()] == told[over + 1 : alone]
+    assert [str(f) for f in recording[8].findings] == told[alone + 1 : alone + 1 + len(recording[8].findings)]
+    assert len(recording.findings()) > 0
+    assert len(recording[8].findings) > 0
+
+
+def test_a_single_step_has_one_list_of_findings(written):
+    page = written(scenes.recording(1))
+    assert "What is wrong or worth seeing in step 0." in page
+    assert "<h3>" not in page
 
 
 def test_it_says_what_is_wrong(written):
