@@ -158,7 +158,7 @@ class Delta:
             NotKeptError: tensors were not kept.
         """
         _position(self.contributors, name, where="delta.part")
-        return _kept(self.parts, "delta.part")[name]
+        return _kept(_kept(self.parts, "delta.part").get(name), "delta.part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +318,7 @@ class ParamStep(Contributions):
         """
         where = f"step[{self.fqn!r}].contribution"
         self._row(name, where)
-        return _kept(self.tensors, where)[name]
+        return _kept(_kept(self.tensors, where).get(name), where)
 
     def __repr__(self) -> str:
         from gradflow.render import text

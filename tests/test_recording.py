@@ -1,6 +1,7 @@
 """Steps and recordings: names, sums over layers, positions, tables."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -235,3 +236,12 @@ def test_a_finding_is_one_line():
         == "note: seen 3 times (fc) look at it"
     )
     assert str(Finding("warning", "code", "seen")) == "warning: seen"
+
+
+def test_a_tensor_that_is_not_among_those_kept_is_told():
+    p = records.param_step(tensors={"anchor": np.zeros((4, 3))})
+    assert p.contribution("anchor").shape == (4, 3)
+    with pytest.raises(NotKeptError):
+        p.contribution("positive")
+    with pytest.raises(NotKeptError):
+        replace(p.delta, parts={}).part("anchor")

@@ -3,6 +3,7 @@ import hashlib
 import re
 from dataclasses import replace
 from html import escape
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -80,7 +81,7 @@ def test_headings_are_in_order(page):
     levels = [int(level) for level in re.findall(r"<h(\d)", page)]
     assert levels[0] == 1
     assert set(levels[1:]) == {2, 3}
-    assert all(level <= before + 1 for before, level in zip(levels, levels[1:], strict=False))
+    assert all(level <= before + 1 for before, level in pairwise(levels))
 
 
 def test_neutral_colours_follow_the_theme(page):
