@@ -167,6 +167,20 @@ MUTATIONS = (
         "if False:",
         "capture/test_stems.py::test_stretch_left_unclaimed_in_one_branch_is_not_given_to_the_next",
     ),
+    Mutation(
+        "keep a pass through a trunk out of the branches that it leads through",
+        "capture/observer.py",
+        "return (None,) * len(arriving)",
+        "return None",
+        "proofs/test_random_graphs.py::test_a_trunk_that_leads_through_a_branch_is_split_without_what_the_branch_brings",
+    ),
+    Mutation(
+        "compare what arrived with what the leaf received",
+        "capture/kernels.py",
+        "if here[i] != there[i] and not",
+        "if False and not",
+        "capture/test_kernels.py::test_rows_are_a_sum_only_to_the_last_bit_and_only_in_their_order",
+    ),
 )
 
 

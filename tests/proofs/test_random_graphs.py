@@ -163,6 +163,9 @@ READ_BACK = (
 )
 
 
+@pytest.mark.proves(
+    row=45, situation="a trunk that leads through a branch and back", verdict="exact with stems"
+)
 def test_a_trunk_that_leads_through_a_branch_is_split_without_what_the_branch_brings():
     assert_split(Program(1, READ_BACK, ends=(3,)))
 
