@@ -158,11 +158,16 @@ def _size(tensor: Tensor) -> int:
 
 
 def _compiled(**options: Any) -> Callable[[_Function], _Function]:
-    """Compile a function once for each kind of its arguments; numba comes without types."""
-    return cast(
-        "Callable[[_Function], _Function]",
-        numba.njit(nogil=True, cache=True, error_model="numpy", **options),
-    )
+    """Compile a function for each kind of its arguments; where nothing can be written, in each process anew."""
+
+    def compiled(function: _Function) -> _Function:
+        wanted = {"nogil": True, "error_model": "numpy", **options}
+        try:
+            return cast("_Function", numba.njit(cache=True, **wanted)(function))
+        except RuntimeError:  # no folder for the cache
+            return cast("_Function", numba.njit(**wanted)(function))
+
+    return compiled
 
 
 def _take_address(_typing: Any, address: Any, like: Any) -> Any:

@@ -157,3 +157,16 @@ def test_parts_that_explain_the_delta_leave_no_residual_and_nan_is_never_explain
     assert kernels.weigh([[(1.0, part)]], before + part, before).residual.item() == 0.0
     part[2999] = torch.nan
     assert kernels.weigh([[(1.0, part)]], before + part, before).residual.item() == np.inf
+
+
+def test_compiled_code_works_where_nothing_can_be_written(monkeypatch):
+    def refuse(*_arguments):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr("numba.core.caching.CacheImpl.__init__", refuse)
+
+    @kernels._compiled()
+    def double(number):
+        return 2 * number
+
+    assert double(21) == 42
