@@ -158,7 +158,7 @@ def _size(tensor: Tensor) -> int:
 
 
 def _compiled(**options: Any) -> Callable[[_Function], _Function]:
-    """Compile a function for each kind of its arguments; where nothing can be written, in each process anew."""
+    """Compile a function for each kind of arguments; in each process anew where nothing can be written."""
 
     def compiled(function: _Function) -> _Function:
         wanted = {"nogil": True, "error_model": "numpy", **options}
