@@ -1,5 +1,6 @@
 """The playgrounds in a real JupyterLab: by mouse, by keyboard alone, and what page and kernel then say."""
 
+import itertools
 import statistics
 
 import pytest
@@ -270,6 +271,23 @@ def test_nothing_is_cut_off(lab, name, width):
       return [...root.querySelectorAll('*')].filter((e) => !inside(e)
         && e.getBoundingClientRect().right > edge + 1).map((e) => e.outerHTML.slice(0, 80)); }"""
     assert notebook.page.evaluate(spill) == []
+
+
+def test_forty_time_steps_are_legible_on_a_narrow_page(lab):
+    notebook = opened(lab, "time", viewport={"width": 700, "height": 1000})
+    notebook.ask("widget.choose(length=40, focus=21)")
+    notebook.page.wait_for_function("() => document.querySelectorAll('.gf-cell').length === 40")
+    names = notebook.page.locator(".gf-cell ~ .gf-small")
+    assert names.all_text_contents() == ["5", "10", "15", "21", "25", "30", "35", "40"]
+    boxes = [name.bounding_box() for name in names.all()]
+    assert all(a["x"] + a["width"] < b["x"] for a, b in itertools.pairwise(boxes))
+
+
+def test_the_curves_of_sharing_are_not_shrunk_beside_an_open_side_bar(sharing):
+    drawn = 340  # px, the width in which their words have the size they were written in
+    widths = [chart.bounding_box()["width"] for chart in sharing.page.locator(".gf-chart").all()]
+    assert len(widths) == 2
+    assert min(widths) >= drawn
 
 
 def test_the_plane_works_in_notebook_7(notebook7):

@@ -146,15 +146,16 @@ function lawOf(view) {
 
 /** The cells in their order, and the way back of the gradient from the score. */
 function boxes(view) {
-  const half = Math.min(16, wide(view) * 0.4), every = Math.ceil(20 / wide(view)), made = [];
+  const half = Math.min(16, wide(view) * 0.4), isTight = wide(view) < 20, cells = [], names = [];
   for (let i = 0; i < view.length; i += 1) {
     const x = middle(view, i), chosen = i + 1 === view.focus;
-    made.push(draw("rect", { class: "gf-cell", x: x - half, y: BOXES, width: 2 * half, height: 24, rx: 3, "data-chosen": chosen }));
-    if ((view.length - 1 - i) % every === 0 || chosen) made.push(draw("text", { class: "gf-small", x, y: BOXES + 16, "text-anchor": "middle", "data-chosen": chosen }, String(i + 1)));
+    cells.push(draw("rect", { class: "gf-cell", x: x - half, y: BOXES, width: 2 * half, height: 24, rx: 3, "data-chosen": chosen }));
+    const isNamed = !isTight || ((i + 1) % 5 === 0 && Math.abs(i + 1 - view.focus) > 2); // numbers are wider than cells
+    if (isNamed || chosen) names.push(draw("text", { class: `gf-small${isTight ? " gf-halo" : ""}`, x, y: BOXES + 16, "text-anchor": "middle", "data-chosen": chosen }, String(i + 1)));
   }
   const y = BOXES + 36, back = draw("path", { class: "gf-back", d: arrowPath([middle(view, view.length - 1), y], [middle(view, 0), y], 10) });
   const factor = view.fading === null ? "" : `× ${number(view.fading)} for each step back`;
-  return [...made, back, draw("text", { class: "gf-zone-words", x: (LEFT + view.width) / 2, y: y + 18, "text-anchor": "middle" }, factor)];
+  return [...cells, ...names, back, draw("text", { class: "gf-zone-words", x: (LEFT + view.width) / 2, y: y + 18, "text-anchor": "middle" }, factor)];
 }
 
 export default { render };
