@@ -181,6 +181,41 @@ MUTATIONS = (
         "if False and not",
         "capture/test_kernels.py::test_rows_are_a_sum_only_to_the_last_bit_and_only_in_their_order",
     ),
+    Mutation(
+        "let the rows of a file hold no more than the file",
+        "storage/reader.py",
+        'raise ValueError(f"its rows hold {size} bytes, the file {self._file_bytes}")',
+        "pass",
+        "storage/test_bombs.py::test_many_rows_that_share_their_bytes_are_told_before_they_are_read",
+    ),
+    Mutation(
+        "end a query that the pages of a file lead in circles",
+        "storage/database.py",
+        "return self.taken > max(self.LEAST, self.PER_BYTE * self.file_bytes)",
+        "return False",
+        "storage/test_bombs.py::test_pages_that_lead_in_circles_are_told_or_harmless",
+    ),
+    Mutation(
+        "write a step whole or not at all",
+        "storage/database.py",
+        'db.execute("BEGIN IMMEDIATE")',
+        'db.execute("SELECT 1")',
+        "storage/test_killed.py::test_a_step_is_there_from_its_commit_on_and_nothing_of_it_before",
+    ),
+    Mutation(
+        "keep the loss of a step that is not watched out of the one before",
+        "capture/session.py",
+        "return bool(self._stepped) or self._closed_at != _operations()",
+        "return bool(self._stepped)",
+        "capture/test_options_together.py::test_what_is_kept_is_what_a_recording_of_everything_keeps",
+    ),
+    Mutation(
+        "let a logged tensor travel with all else of its step",
+        "capture/session.py",
+        "return self._harvest.add(value)",
+        "return Slot.of(np.array([value.item()]))",
+        "capture/test_no_waiting.py::test_nothing_waits_for_the_device_but_one_transfer_a_step",
+    ),
 )
 
 
