@@ -42,6 +42,12 @@ def test_it_carries_lessons_scripts_and_style_sheets_and_no_tests(installed):
     assert not [name for name in files if name.startswith(("tests/", "docs/", "benchmarks/"))]
 
 
+def test_it_turns_its_server_extension_on(installed):
+    (config,) = installed.glob("*.data/data/etc/jupyter/jupyter_server_config.d/*.json")
+    extensions = json.loads(config.read_text(encoding="utf-8"))["ServerApp"]["jpserver_extensions"]
+    assert extensions == {"gradflow.widgets.server": True}
+
+
 def test_the_lessons_are_copied_from_an_installation(installed, tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(installed)!r})\n"

@@ -5,8 +5,8 @@ let pages = 0; // ids of patterns must differ between the views of one document
 
 /**
  * Ask the kernel to do something. A few questions are under way at most, and of several moves that wait only the
- * latest is sent. A few, not one: the server holds a small answer back until the page has acknowledged the last,
- * which takes 40 ms unless the page has something else to send meanwhile (Nagle's algorithm).
+ * latest is sent. A few, not one: a server without our extension holds a small answer back until the page has
+ * acknowledged the last, which takes 40 ms unless the page has something else to send meanwhile (Nagle's algorithm).
  */
 const MOST_FLYING = 3;
 
