@@ -108,3 +108,11 @@ def test_the_folders_of_contributing_are_those_of_the_package():
     package = ROOT / "gradflow"
     there = {p.name for p in package.iterdir() if not p.name.startswith("__") and p.suffix in ("", ".py")}
     assert named == there
+
+
+def test_what_watching_costs_is_quoted_from_the_benchmarks():
+    told = README.split("Watching is not free", 1)[1].split("\n- ", 1)[0]
+    quoted = re.findall(r"\d\.\d{3}", told)
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    assert quoted
+    assert set(quoted) <= set(re.findall(r"\d+\.\d{3}", results))
