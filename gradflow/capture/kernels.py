@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 import torch
-from numba import carray  # type: ignore[attr-defined]
+from numba import carray  # type: ignore[attr-defined]  # not among numba's typed exports
 from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -176,7 +176,7 @@ def _take_address(_typing: Any, address: Any, like: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
 
-    return types.CPointer(like.dtype)(address, like), generate  # type: ignore[no-untyped-call]
+    return types.CPointer(like.dtype)(address, like), generate  # type: ignore[no-untyped-call]  # numba's own
 
 
 _pointer: Any = intrinsic(_take_address)

@@ -99,7 +99,7 @@ def mark_of(node: Node, key: str) -> Mark | None:
 
 def put_mark(node: Node, key: str, mark: Mark) -> None:
     """Put a mark on a node: it lives and dies with the node, whoever holds it."""
-    node.metadata[key] = mark  # type: ignore[index]
+    node.metadata[key] = mark  # type: ignore[index]  # see above
 
 
 def is_view_or_cast(node: Node) -> bool:
@@ -148,7 +148,7 @@ def fresh_nodes(roots: list[Node], key: str) -> list[tuple[Node, Slots]]:
 
 
 def _is_fresh(node: Node, key: str) -> bool:
-    return type(node) is not _LEAF and key not in node.metadata  # type: ignore[operator]
+    return type(node) is not _LEAF and key not in node.metadata  # type: ignore[operator]  # see above
 
 
 def upstream(node: Node) -> Iterator[Node]:
