@@ -40,7 +40,8 @@ class DeltaDraft:
         after = held(param.detach())
         parts = None if keep or len(terms) != 1 else _readable(terms[0].products, after, theta)
         if parts is None:
-            self._reduce(_add_up(terms, after - theta), after - theta, theta, harvest, keep=keep)
+            moved = after - theta
+            self._reduce(_add_up(terms, moved), moved, theta, harvest, keep=keep)
             return
         found = kernels.weigh(list(parts.values()), after, theta)
         self._names, self._gram, self._residual = tuple(parts), Slot.of(found.gram), Slot.of(found.residual)

@@ -11,7 +11,7 @@ Shapes: ``C`` rows, each contiguous and of the same ``n`` real elements (a compl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numba
 import numpy as np
@@ -78,7 +78,7 @@ def is_sum(rows: Sequence[Tensor], total: Tensor) -> bool:
     return bool(_is_sum(_addresses(rows), total.data_ptr(), _size(total), _LIKE[total.dtype]))
 
 
-class Survey:
+class Survey(NamedTuple):
     """What one pass over rows and their total tells.
 
     Attributes:
@@ -87,10 +87,9 @@ class Survey:
         square: Square of the 2-norm of the total, ``[1]``.
     """
 
-    __slots__ = ("gram", "is_sum", "square")
-
-    def __init__(self, is_sum: bool, gram: NDArray[np.float64], square: NDArray[np.float64]) -> None:
-        self.is_sum, self.gram, self.square = is_sum, gram, square
+    is_sum: bool
+    gram: NDArray[np.float64]
+    square: NDArray[np.float64]
 
 
 def survey(rows: Sequence[Tensor], total: Tensor) -> Survey:
@@ -103,7 +102,7 @@ def survey(rows: Sequence[Tensor], total: Tensor) -> Survey:
     return Survey(bool(found), matrix, square)
 
 
-class Weighed:
+class Weighed(NamedTuple):
     """What one pass over the parts of a delta tells.
 
     Attributes:
@@ -113,12 +112,9 @@ class Weighed:
             the largest effort, ``[1]``.
     """
 
-    __slots__ = ("gram", "norms", "residual")
-
-    def __init__(
-        self, gram: NDArray[np.float64], norms: NDArray[np.float64], residual: NDArray[np.float64]
-    ) -> None:
-        self.gram, self.norms, self.residual = gram, norms, residual
+    gram: NDArray[np.float64]
+    norms: NDArray[np.float64]
+    residual: NDArray[np.float64]
 
 
 def weigh(parts: Sequence[Products], after: Tensor, before: Tensor) -> Weighed:
@@ -132,11 +128,11 @@ def weigh(parts: Sequence[Products], after: Tensor, before: Tensor) -> Weighed:
         before: The parameter before the step.
     """
     count, most = len(parts), max(map(len, parts), default=0)
-    table = np.zeros((3, count, most), np.int64)  # tensors, factors, and whether there is a product
+    table = np.zeros((2, count, most), np.int64)  # where tensors and factors lie; 0 for none
     numbers = np.ones((count, most))
     for i, products in enumerate(parts):
         for k, (factor, tensor) in enumerate(products):
-            table[0, i, k], table[2, i, k] = tensor.data_ptr(), 1
+            table[0, i, k] = tensor.data_ptr()
             if isinstance(factor, Tensor):
                 table[1, i, k] = factor.data_ptr()
             else:
@@ -304,7 +300,7 @@ def _multiply_out(part: NDArray, table: NDArray, numbers: NDArray, start: int) -
     stop = start + part.size
     part[:] = 0
     for k in range(numbers.size):
-        if table[2, k] == 0:
+        if table[0, k] == 0:
             break
         tensor = _part(table[0, k], start, stop, part)
         number = part.dtype.type(numbers[k])
