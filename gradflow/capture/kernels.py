@@ -25,7 +25,8 @@ from torch.nn import Parameter
 
 __all__ = ["Survey", "Weighed", "are_readable", "gram", "is_sum", "squares", "survey", "weigh"]
 
-_BLOCK = 2048  # elements of a row that are read at a time: all rows of a block stay in the first cache
+_BLOCK = 1024  # elements of a row that are read at a time: three rows of a block stay in the first cache
+_TILE = 3  # rows that are multiplied with as many others at a time, so that each is loaded less often
 _LIKE: dict[torch.dtype, NDArray] = {
     torch.float32: np.empty(0, np.float32),
     torch.float64: np.empty(0, np.float64),
@@ -36,6 +37,7 @@ Products = Sequence[tuple[float | Tensor, Tensor]]
 """What sums to a part: each a tensor, and what multiplies it."""
 
 _PLAIN = (Tensor, Parameter)  # no subclass
+_IN_ANY_ORDER = {"reassoc", "contract", "nsz"}  # of sums in float64, and of nothing else
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -183,7 +185,7 @@ def _part(address: int, start: int, stop: int, like: NDArray) -> Any:
     return carray(_pointer(address, like), stop)[start:stop]
 
 
-@_compiled(fastmath={"reassoc", "contract", "nsz"})  # sums in float64 may be made in any order
+@_compiled(fastmath=_IN_ANY_ORDER)
 def _dot(left: NDArray, right: NDArray) -> float:
     found = 0.0
     for i in range(left.size):
@@ -220,20 +222,67 @@ def _is_alike(here: NDArray, there: NDArray) -> bool:
 
 
 @_compiled()
-def _multiply(addresses: NDArray, start: int, stop: int, like: NDArray, matrix: NDArray) -> None:
+def _widen(addresses: NDArray, start: int, stop: int, like: NDArray, wide: NDArray) -> None:
     for i in range(addresses.size):
-        left = _part(addresses[i], start, stop, like)
-        for j in range(i):
-            found = _dot(left, _part(addresses[j], start, stop, like))
-            matrix[i, j] += found
-            matrix[j, i] += found
-        matrix[i, i] += _dot(left, left)
+        row, widened = _part(addresses[i], start, stop, like), wide[i]
+        for k in range(row.size):
+            widened[k] = row[k]
+
+
+@_compiled()
+def _wide(count: int, size: int) -> NDArray:
+    """Give room for the blocks of so many rows, and of rows of zeros that fill the last tile."""
+    return np.zeros((-(-count // _TILE) * _TILE, min(size, _BLOCK)))
+
+
+@_compiled()
+def _multiply(wide: NDArray, size: int, matrix: NDArray) -> None:
+    """Add the inner products of rows of a block, in the lower triangle of tiles."""
+    for i in range(0, len(wide), _TILE):
+        for j in range(0, i + 1, _TILE):
+            a, b, c = wide[i][:size], wide[i + 1][:size], wide[i + 2][:size]
+            x, y, z = wide[j][:size], wide[j + 1][:size], wide[j + 2][:size]
+            _add_tile(a, b, c, x, y, z, matrix[i : i + _TILE, j : j + _TILE])
+
+
+@_compiled(fastmath=_IN_ANY_ORDER)
+def _add_tile(
+    a: NDArray, b: NDArray, c: NDArray, x: NDArray, y: NDArray, z: NDArray, found: NDArray
+) -> None:
+    ax = ay = az = bx = by = bz = cx = cy = cz = 0.0
+    for i in range(a.size):
+        ax, ay, az = ax + a[i] * x[i], ay + a[i] * y[i], az + a[i] * z[i]
+        bx, by, bz = bx + b[i] * x[i], by + b[i] * y[i], bz + b[i] * z[i]
+        cx, cy, cz = cx + c[i] * x[i], cy + c[i] * y[i], cz + c[i] * z[i]
+    found[0, 0], found[0, 1], found[0, 2] = found[0, 0] + ax, found[0, 1] + ay, found[0, 2] + az
+    found[1, 0], found[1, 1], found[1, 2] = found[1, 0] + bx, found[1, 1] + by, found[1, 2] + bz
+    found[2, 0], found[2, 1], found[2, 2] = found[2, 0] + cx, found[2, 1] + cy, found[2, 2] + cz
+
+
+@_compiled()
+def _mirror(tiles: NDArray, matrix: NDArray) -> None:
+    """Put the lower triangle of tiles on both sides of the diagonal."""
+    for i in range(len(matrix)):
+        for j in range(i + 1):
+            matrix[i, j] = matrix[j, i] = tiles[i, j]
 
 
 @_compiled()
 def _gram(addresses: NDArray, size: int, like: NDArray, matrix: NDArray) -> None:
+    if addresses.size == 1:
+        row = _part(addresses[0], 0, size, like)
+        matrix[0, 0] = _dot(row, row)
+        return
+    if addresses.size <= 3:
+        _survey_few(addresses, addresses[0], size, like, matrix, np.zeros(1))
+        return
+    wide = _wide(addresses.size, size)
+    tiles = np.zeros((len(wide), len(wide)))
     for start in range(0, size, _BLOCK):
-        _multiply(addresses, start, min(start + _BLOCK, size), like, matrix)
+        stop = min(start + _BLOCK, size)
+        _widen(addresses, start, stop, like, wide)
+        _multiply(wide, stop - start, tiles)
+    _mirror(tiles, matrix)
 
 
 @_compiled()
@@ -256,13 +305,83 @@ def _is_sum(addresses: NDArray, total: int, size: int, like: NDArray) -> bool:
 def _survey(
     addresses: NDArray, total: int, size: int, like: NDArray, matrix: NDArray, square: NDArray
 ) -> bool:
+    if addresses.size not in (2, 3):
+        return _survey_many(addresses, total, size, like, matrix, square)
+    is_sum = _survey_few(addresses, total, size, like, matrix, square)
+    return is_sum or _is_sum(addresses, total, size, like)  # where something is not a number
+
+
+@_compiled()
+def _survey_few(
+    addresses: NDArray, total: int, size: int, like: NDArray, matrix: NDArray, square: NDArray
+) -> bool:
+    """Read two or three rows and their total without a buffer."""
+    whole = _part(total, 0, size, like)
+    first, second = _part(addresses[0], 0, size, like), _part(addresses[1], 0, size, like)
+    if addresses.size == 2:
+        return _survey_two(first, second, whole, matrix, square)
+    return _survey_three(first, second, _part(addresses[2], 0, size, like), whole, matrix, square)
+
+
+@_compiled(fastmath=_IN_ANY_ORDER)
+def _survey_two(
+    first: NDArray, second: NDArray, total: NDArray, matrix: NDArray, square: NDArray
+) -> bool:
+    aa = ab = bb = tt = 0.0
+    unlike = np.int32(0)
+    for i in range(total.size):
+        unlike |= _is_off(_add(first[i], second[i]), total[i])
+        a, b, t = np.float64(first[i]), np.float64(second[i]), np.float64(total[i])
+        aa, ab, bb, tt = aa + a * a, ab + a * b, bb + b * b, tt + t * t
+    matrix[0, 0], matrix[1, 1], square[0] = aa, bb, tt
+    matrix[0, 1] = matrix[1, 0] = ab
+    return unlike == 0
+
+
+@_compiled(fastmath=_IN_ANY_ORDER)
+def _survey_three(
+    first: NDArray, second: NDArray, third: NDArray, total: NDArray, matrix: NDArray, square: NDArray
+) -> bool:
+    aa = ab = ac = bb = bc = cc = tt = 0.0
+    unlike = np.int32(0)
+    for i in range(total.size):
+        unlike |= _is_off(_add(_add(first[i], second[i]), third[i]), total[i])
+        a, b, c = np.float64(first[i]), np.float64(second[i]), np.float64(third[i])
+        t = np.float64(total[i])
+        aa, ab, ac, bb = aa + a * a, ab + a * b, ac + a * c, bb + b * b
+        bc, cc, tt = bc + b * c, cc + c * c, tt + t * t
+    matrix[0, 0], matrix[1, 1], matrix[2, 2], square[0] = aa, bb, cc, tt
+    matrix[0, 1] = matrix[1, 0] = ab
+    matrix[0, 2] = matrix[2, 0] = ac
+    matrix[1, 2] = matrix[2, 1] = bc
+    return unlike == 0
+
+
+@_compiled()  # rounded as the engine rounds, although its callers add in any order
+def _add(here: float, there: float) -> float:
+    return here + there
+
+
+@_compiled()
+def _is_off(here: float, there: float) -> Any:
+    return np.int32(here != there)
+
+
+@_compiled()
+def _survey_many(
+    addresses: NDArray, total: int, size: int, like: NDArray, matrix: NDArray, square: NDArray
+) -> bool:
     scratch, is_sum = np.empty(min(size, _BLOCK), like.dtype), True
+    wide = _wide(addresses.size, size)
+    tiles = np.zeros((len(wide), len(wide)))
     for start in range(0, size, _BLOCK):
         stop = min(start + _BLOCK, size)
         whole = _part(total, start, stop, like)
         is_sum &= _adds_up(addresses, whole, start, scratch)
-        _multiply(addresses, start, stop, like, matrix)
+        _widen(addresses, start, stop, like, wide)
+        _multiply(wide, stop - start, tiles)
         square[0] += _dot(whole, whole)
+    _mirror(tiles, matrix)
     return is_sum
 
 
@@ -273,8 +392,10 @@ def _weigh(
     """Weigh parts; ``ends`` are where the parameter lies after and before the step, and its size."""
     after, before, size = ends
     count = table.shape[1]
-    parts = np.empty((count, min(size, _BLOCK)), like.dtype)
-    moved, whole = np.empty(min(size, _BLOCK), like.dtype), np.empty(min(size, _BLOCK), like.dtype)
+    parts, wide = np.empty((count, min(size, _BLOCK)), like.dtype), _wide(count, size)
+    tiles = np.zeros((len(wide), len(wide)))
+    moved = np.empty(min(size, _BLOCK), like.dtype)
+    effort, most_off, most = np.empty_like(moved), np.zeros_like(moved), np.zeros_like(moved)
     for start in range(0, size, _BLOCK):
         stop = min(start + _BLOCK, size)
         here, there = _part(after, start, stop, like), _part(before, start, stop, like)
@@ -284,14 +405,15 @@ def _weigh(
         found[0] += _dot(delta, delta)
         found[1] += _dot(there, there)
         for c in range(count):
-            part = parts[c][: delta.size]
+            part, widened = parts[c][: delta.size], wide[c]
             _multiply_out(part, table[:, c], numbers[c], start)
-            for other in range(c):
-                product = _dot(part, parts[other][: delta.size])
-                matrix[c, other] += product
-                matrix[other, c] += product
-            matrix[c, c] += _dot(part, part)
-        _compare(delta, parts, there, whole[: delta.size], found)
+            for i in range(part.size):
+                widened[i] = part[i]
+        _multiply(wide, delta.size, tiles)
+        if not _compare(delta, parts, there, effort, most_off, most):
+            found[2] = np.inf  # what is not a number is as far off as can be
+    _mirror(tiles, matrix)
+    found[2], found[3] = max(found[2], most_off.max()), most.max()
 
 
 @_compiled()
@@ -314,29 +436,25 @@ def _multiply_out(part: NDArray, table: NDArray, numbers: NDArray, start: int) -
 
 
 @_compiled()
-def _compare(delta: NDArray, parts: NDArray, theta: NDArray, whole: NDArray, found: NDArray) -> None:
-    """See how far the parts are from the delta beyond the rounding of the parameter; ``delta`` is used up."""
+def _compare(
+    delta: NDArray, parts: NDArray, theta: NDArray, effort: NDArray, most_off: NDArray, most: NDArray
+) -> bool:
+    """See how far parts are from a delta beyond the rounding of the parameter; ``delta`` is used up.
+
+    What was most so far is kept for each place of a block, for that takes no comparing across places.
+    Tells whether all of it are numbers.
+    """
     slack = delta.dtype.type(2 * np.finfo(delta.dtype).eps)
-    whole[:] = 0
+    effort[:] = 0
     for c in range(len(parts)):
-        part = parts[c][: delta.size]
+        part = parts[c]
         for i in range(delta.size):
             delta[i] -= part[i]
-            whole[i] += abs(part[i])
-    for i in range(delta.size):
-        delta[i] = abs(delta[i]) - abs(theta[i]) * slack
-    found[2] = max(found[2], _most(delta))
-    found[3] = max(found[3], _most(whole))
+            effort[i] += abs(part[i])
     unlike = np.int32(0)
     for i in range(delta.size):
-        unlike += np.int32(delta[i] != delta[i])
-    if unlike != 0:
-        found[2] = np.inf  # what is not a number is as far off as can be
-
-
-@_compiled(fastmath={"nnan", "nsz", "reassoc"})
-def _most(row: NDArray) -> float:
-    most = row[0]
-    for i in range(row.size):
-        most = max(most, row[i])
-    return np.float64(most)
+        off = abs(delta[i]) - abs(theta[i]) * slack
+        most_off[i] = off if off > most_off[i] else most_off[i]
+        most[i] = effort[i] if effort[i] > most[i] else most[i]
+        unlike |= np.int32(off != off)
+    return unlike == 0
