@@ -6,6 +6,7 @@ import gc
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from benchmarks.timing import Spread
 __all__ = ["Case", "cases", "disk_bytes", "extra", "live_bytes", "sizes"]
 
 _MARGIN = 1.1
+_COUNTED = "counted"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Case:
         optimize: Makes its optimizer.
         branches: How many paths there are.
         backwards: Backward passes in a step.
-        steps: How many.
+        before: Steps that are over when counting begins.
+        steps: How many are counted.
         splits: Whether the delta is split.
         is_bound: Whether the bound of the plain step applies.
     """
@@ -40,6 +43,7 @@ class Case:
     optimize: Optimize = sgd
     branches: int = 3
     backwards: int = 1
+    before: int = 1
     steps: int = 2
     splits: bool = False
     is_bound: bool = False
@@ -67,6 +71,7 @@ def cases() -> list[Case]:
         *paths,
         longer,
         plain,
+        replace(plain, what="net B, the first step", before=0, steps=1, is_bound=False),
         replace(plain, what="net B, accumulated over two backwards", backwards=2, is_bound=False),
         replace(plain, what="net B, θ before the step (SGD, deltas)", splits=True, is_bound=False),
         replace(plain, what="net B, momentum, no deltas", optimize=momentum, is_bound=False),
@@ -83,11 +88,13 @@ def sizes(_scale: float = 1.0, measured: Iterable[Case] | None = None) -> Table:
         rows.append(Row(case.what, Spread.of([most]), target=case.target, more=(f"{last:.3f}",)))
     return Table(
         "Memory",
-        "Bytes of live tensors over two steps (where no other number is told), counted from every allocation "
-        "and release that torch reports (numpy's scratch space, of a fixed size, is not in it): the peak of "
-        "the watched run less that of the same run unwatched, as a multiple of the bytes of the watched "
-        "parameters. The target of "
-        "a plain step is (branches − 1) + 10 %. *kept*: what of it lives on when the last step is over.",
+        "Bytes of live tensors in two steps after the first (where nothing else is told), counted from every "
+        "allocation and release that torch reports (numpy's scratch space, of a fixed size, is not in it): "
+        "the peak of the watched run less that of the same run unwatched, as a multiple of the bytes of the "
+        "watched parameters. The target of a plain step is (branches − 1) + 10 %. In the first step of a run "
+        "contributions are kept to its end, for a second backward may add to them; later ones let go of them "
+        "where no optimizer is watched and no step had a second one. *kept*: what of it lives on when the "
+        "last step is over.",
         rows,
         "extra peak, × parameters",
         ("kept, × parameters",),
@@ -114,43 +121,55 @@ def extra(case: Case) -> tuple[float, float]:
     for is_watched in (False, True):
         job = case.build(case.optimize)
         size = sum(p.numel() * p.element_size() for p in job.model.parameters())
-        found.append(live_bytes(lambda job=job, on=is_watched: _run(case, job, is_watched=on)))
+        run = _Run(case, job, is_watched=is_watched)
+        found.append(live_bytes(partial(run.go_on, case.steps), before=partial(run.go_on, case.before)))
     (peak, end), (watched_peak, watched_end) = found
     return (watched_peak - peak) / size, (watched_end - end) / size
 
 
-def _run(case: Case, job: Job, *, is_watched: bool) -> object:
-    optimizer = job.optimizer if case.splits else None
-    flow = gradflow.watch(job.model, optimizer, branches=job.branches, last=1) if is_watched else None
-    for _ in range(case.steps):
-        job.optimizer.zero_grad()
-        for _ in range(case.backwards):
-            job.forward().backward()
-        job.optimizer.step()
-        if flow is not None and optimizer is None:
-            flow.step()
-    return flow
+class _Run:
+    """A training run, watched or not."""
+
+    def __init__(self, case: Case, job: Job, *, is_watched: bool) -> None:
+        self._job, self._backwards, self._splits = job, case.backwards, case.splits
+        optimizer = job.optimizer if case.splits else None
+        options = {"branches": job.branches, "last": 1}
+        self._flow = gradflow.watch(job.model, optimizer, **options) if is_watched else None
+
+    def go_on(self, steps: int) -> None:
+        """Train for so many steps."""
+        job, flow = self._job, self._flow
+        for _ in range(steps):
+            job.optimizer.zero_grad()
+            for _ in range(self._backwards):
+                job.forward().backward()
+            job.optimizer.step()
+            if flow is not None and not self._splits:
+                flow.step()
 
 
-def live_bytes(work: Callable[[], object]) -> tuple[int, int]:
+def live_bytes(work: Callable[[], object], before: Callable[[], object] = tuple) -> tuple[int, int]:
     """Give by how many bytes live tensors grow at most while ``work`` runs, and by how many in the end.
 
-    What ``work`` returns is still alive then.
+    Grown since ``before``, which runs first, began. What ``work`` returns is still alive in the end.
     """
     cpu = torch.profiler.ProfilerActivity.CPU
     gc.collect()
     gc.disable()  # what only the collector frees counts as alive: when that comes is chance
     try:
         with torch.profiler.profile(activities=[cpu], profile_memory=True) as seen:
-            alive = work()
+            before()
+            with torch.profiler.record_function(_COUNTED):
+                alive = work()
     finally:
         gc.enable()
-    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    events = sorted(seen.profiler.kineto_results.events(), key=lambda e: e.start_ns())
     del alive
-    now = most = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
+    now, most, is_counted = 0, 0, False
+    for event in events:
+        is_counted = is_counted or event.name() == _COUNTED
+        now += event.nbytes() if event.name() == "[memory]" else 0
+        most = max(most, now) if is_counted else now
     return most, now
 
 

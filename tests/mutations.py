@@ -50,7 +50,9 @@ MUTATIONS = (
         "backward = self.pending.pop(task, None)",
         "backward = self.pending.pop(task, None)\n"
         "        for lost in self.pending.values():\n"
-        "            backward.arrivals.extend(lost.arrivals)",
+        "            backward.edges.extend(lost.edges)\n"
+        "            backward.gradients.extend(lost.gradients)\n"
+        "            backward.names += tuple('shared' for _ in lost.edges)",
         "capture/test_steps.py::test_autograd_grad_accumulates_nothing_and_is_not_counted",
     ),
     Mutation(

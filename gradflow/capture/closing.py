@@ -81,12 +81,12 @@ class _Draft:
             self._rows = {**self._rows, OTHER_RANKS: reading.others}
         shape = account.param.shape
         self._rows = {name: row for name, row in self._rows.items() if row.shape == shape}
-        self._order = lanes.order(tuple(self._rows))
+        self._order = lanes.order(account.let_go or tuple(self._rows))
         self._gram = self._surveyed() or harvest.gram([self._rows[n] for n in self._order])
         self._total_norm = reading.norm_slot(harvest) if move is None else move.total_norm
         self._scale = None if reading.scale is None else harvest.add(reading.scale)
         self._residuals = [harvest.add(r) for r in account.residuals]
-        self._uses = [None if use.norm is None else harvest.add(use.norm) for use in account.uses]
+        self._lengths = [harvest.add(n) if isinstance(n := use.norm, Tensor) else n for use in account.uses]
         self._terms = _TermDraft(account, self._order, terms, harvest) if account.cells else None
         self._delta = None if move is None else move.draft(account.param, harvest, keep=account.keep)
 
@@ -95,7 +95,7 @@ class _Draft:
         account = self._entry.account
         if account.survey is None or self._rows.keys() != account.sums.keys():
             return None
-        arrived, matrix = tuple(account.sums), account.survey.gram
+        arrived, matrix = account.contributors, account.survey.gram
         if arrived != self._order:
             rows = [arrived.index(name) for name in self._order]
             matrix = matrix[np.ix_(rows, rows)]
@@ -128,11 +128,13 @@ class _Draft:
         )
 
     def _use(self, position: int, norms: dict[str, float]) -> Use:
-        arrival, slot = self._entry.account.uses[position], self._uses[position]
+        arrival, length = self._entry.account.uses[position], self._lengths[position]
         edge, name = arrival.edge, arrival.contributor
         call = edge.mark.call
         label = "" if call is None else call.label
-        return Use(name, label, edge.node, edge.slot, norms[name] if slot is None else slot.number)
+        if isinstance(length, Slot):
+            length = length.number
+        return Use(name, label, edge.node, edge.slot, norms[name] if length is None else length)
 
     def _total_array(self) -> NDArray:
         total = self._entry.account.total

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["Survey", "Weighed", "are_readable", "gram", "is_sum", "squares", "survey", "weigh"]
+__all__ = ["Survey", "Weighed", "are_readable", "gram", "is_sum", "squares", "survey", "survey_of_one", "weigh"]
 
 _BLOCK = 1024  # elements of a row that are read at a time: three rows of a block stay in the first cache
 _TILE = 3  # rows that are multiplied with as many others at a time, so that each is loaded less often
@@ -42,9 +42,14 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def are_readable(tensors: Sequence[Tensor]) -> bool:
-    """Tell whether the compiled code can read tensors where they lie: one dtype and size, on the host."""
-    dtype, size = tensors[0].dtype, tensors[0].numel()
-    if dtype not in _LIKE:
+    """Tell whether the compiled code can read tensors where they lie.
+
+    That is: of one dtype and size, on the host, without gaps, and their elements in the same order.
+    """
+    first = tensors[0]
+    dtype, size = first.dtype, first.numel()
+    strides = None if first.is_contiguous() else first.stride()  # None: in the order of their shape
+    if dtype not in _LIKE or not (strides is None or _is_without_gaps(first)):
         return False
     for tensor in tensors:
         if (
@@ -53,11 +58,23 @@ def are_readable(tensors: Sequence[Tensor]) -> bool:
             or tensor.numel() != size
             or not tensor.is_cpu
             or tensor.layout != torch.strided
-            or not tensor.is_contiguous()
+            or (not tensor.is_contiguous() if strides is None else tensor.stride() != strides)
             or tensor.is_neg()
             or (dtype.is_complex and tensor.is_conj())
         ):
             return False
+    return True
+
+
+def _is_without_gaps(tensor: Tensor) -> bool:
+    """Tell whether a tensor fills its stretch of memory, in whatever order: a weight's gradient may be turned."""
+    if tensor.layout != torch.strided:
+        return False
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
     return True
 
 
@@ -85,13 +102,16 @@ class Survey(NamedTuple):
 
     Attributes:
         is_sum: Whether the rows, added in the given order, are the total to the last bit.
-        gram: Inner products of the rows, ``[C, C]``.
+        gram: Inner products of the rows, ``[C, C]``; where all are one contributor's, that of their sum with
+            itself, ``[1, 1]``.
         square: Square of the 2-norm of the total, ``[1]``.
+        squares: Square of the 2-norm of each row, ``[C]``.
     """
 
     is_sum: bool
     gram: NDArray[np.float64]
     square: NDArray[np.float64]
+    squares: NDArray[np.float64]
 
 
 def survey(rows: Sequence[Tensor], total: Tensor) -> Survey:
@@ -99,9 +119,20 @@ def survey(rows: Sequence[Tensor], total: Tensor) -> Survey:
     like, size, matrix, square = _LIKE[total.dtype], _size(total), np.zeros((len(rows),) * 2), np.zeros(1)
     if len(rows) == 1 and rows[0].data_ptr() == total.data_ptr():
         _gram(_addresses(rows), size, like, matrix)
-        return Survey(True, matrix, matrix[0])
+        return Survey(True, matrix, matrix[0], matrix[0])
     found = _survey(_addresses(rows), total.data_ptr(), size, like, matrix, square)
-    return Survey(bool(found), matrix, square)
+    return Survey(bool(found), matrix, square, matrix.diagonal())
+
+
+def survey_of_one(rows: Sequence[Tensor], total: Tensor) -> Survey:
+    """Read readable rows of one contributor, and their total, once: their inner products tell nothing.
+
+    Where the rows are not the total, its inner product with itself is not that of what they sum to.
+    """
+    square, squares = np.zeros(1), np.zeros(len(rows))
+    addresses, like = _addresses(rows), _LIKE[total.dtype]
+    found = _survey_of_one(addresses, total.data_ptr(), _size(total), like, square, squares)
+    return Survey(bool(found), square.reshape(1, 1), square, squares)
 
 
 class Weighed(NamedTuple):
@@ -382,6 +413,22 @@ def _survey_many(
         _multiply(wide, stop - start, tiles)
         square[0] += _dot(whole, whole)
     _mirror(tiles, matrix)
+    return is_sum
+
+
+@_compiled()
+def _survey_of_one(
+    addresses: NDArray, total: int, size: int, like: NDArray, square: NDArray, squares: NDArray
+) -> bool:
+    scratch, is_sum = np.empty(min(size, _BLOCK), like.dtype), True
+    for start in range(0, size, _BLOCK):
+        stop = min(start + _BLOCK, size)
+        whole = _part(total, start, stop, like)
+        is_sum &= _adds_up(addresses, whole, start, scratch)
+        for i in range(addresses.size):
+            row = _part(addresses[i], start, stop, like)
+            squares[i] += _dot(row, row)
+        square[0] += _dot(whole, whole)
     return is_sum
 
 

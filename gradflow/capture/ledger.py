@@ -6,6 +6,10 @@ here it is compared, bit for bit, with the raw arrivals summed in arrival order 
 The post-accumulate hook fires when ``.grad`` has changed, which is what makes the arrivals count
 (:meth:`Account.commit`); under ``autograd.grad`` it does not fire, and they are dropped.
 
+Contributions are kept until the step is over, for a further backward may add to them, and the optimizer's
+step is split among them. Where nobody asks for either (:attr:`Account.lets_go`), they are let go of as the
+leaf receives their sum: all that is told of them was read by then, and the engine may reuse their memory.
+
 Note:
     A kept gradient is the hook's own tensor, never a view or ``.detach()`` of it: the engine may hand
     the storage of such a tensor to ``.grad``.
@@ -13,33 +17,42 @@ Note:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradflow.capture import kernels
+from gradflow.capture.calls import Mark
 from gradflow.capture.marking import Edge
 from gradflow.capture.reduce import norm, norms
-from gradflow.capture.stems import SHARED
+from gradflow.capture.stems import SHARED, UNCLAIMED
 from gradflow.updates.working import held, is_sharded
 
 __all__ = ["Account", "Arrival", "Backward", "Part", "fold", "is_zero", "probe", "stamp", "sums_to"]
 
 _PENDING = 8  # backwards that never accumulated (``autograd.grad``) are dropped beyond so many
 _PROBED = 256
-_SURVEYED = 6  # arrivals; of more, not each may be a contributor of its own, and their pairs are many
+_SURVEYED = 64  # contributors; the pairs of more are too many
 
 
 @dataclass(eq=False, slots=True)
 class Arrival:
-    """A use that brought something: counted towards a contributor, its norm taken only when asked for."""
+    """A use that brought something: counted towards a contributor, its norm taken only when asked for.
+
+    Attributes:
+        edge: The use.
+        contributor: Whom it counts towards.
+        norm: Norm of what it brought, on the device or known already; None where it is the contributor's.
+    """
 
     edge: Edge
     contributor: str
-    norm: Tensor | None = None
+    norm: Tensor | float | None = None
 
 
 class Part(NamedTuple):
@@ -59,7 +72,9 @@ class Backward:
     """One parameter in one backward call, until it is committed.
 
     Attributes:
-        arrivals: Uses and what each brought, in arrival order.
+        edges: Uses that brought something, in arrival order.
+        gradients: What each brought; empty once it was let go of.
+        names: Contributor of each, once the leaf has received the sum.
         parts: What came through stems to a use, by contributor.
         terms: What named terms of the loss sent to each use.
         residual: How far they were from the leaf's total; None while conserved bitwise.
@@ -68,9 +83,12 @@ class Backward:
         stamp: Storage and version of the total the leaf received; None until it has received it.
         total: The total itself, where the arrivals do not sum to it bitwise.
         survey: All there is to know of the arrivals and their total; None where it was not read at once.
+        probe: A few elements of the total, where the arrivals were let go of; else None.
     """
 
-    arrivals: list[tuple[Edge, Tensor]] = field(default_factory=list)
+    edges: list[Edge] = field(default_factory=list)
+    gradients: list[Tensor] = field(default_factory=list)
+    names: tuple[str, ...] = ()
     parts: dict[Edge, list[Part]] | None = None
     terms: list[tuple[Edge, str, Tensor]] | None = None
     residual: Tensor | None = None
@@ -79,10 +97,11 @@ class Backward:
     stamp: tuple[int, int] | None = None
     total: Tensor | None = None
     survey: kernels.Survey | None = None
+    probe: Tensor | None = None
 
     def received(self) -> Tensor:
         """Give what the leaf received."""
-        folded = self.total if self.total is not None else fold([gradient for _, gradient in self.arrivals])
+        folded = self.total if self.total is not None else fold(self.gradients)
         assert folded is not None, "without arrivals the total is kept"
         return folded
 
@@ -94,8 +113,10 @@ class Account:
     Attributes:
         param: The parameter.
         keep: Whether full tensors are kept, so that the total needs a copy of its own.
+        lets_go: Whether contributions are let go of once they are read.
         pending: Backward calls under way, by id of their graph task.
         sums: Contribution of each contributor so far, in the order they first arrived.
+        let_go: Contributors whose contributions were read and let go of; then there are no sums.
         owned: Contributors whose sum is a tensor of ours, which may be added to in place.
         cells: What each named term of the loss sent along each branch, by (contributor, term).
         uses: Every use that brought something.
@@ -111,8 +132,10 @@ class Account:
 
     param: Tensor
     keep: bool = False
+    lets_go: bool = False
     pending: dict[int, Backward] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)
+    let_go: tuple[str, ...] = ()
     owned: set[str] = field(default_factory=set)
     cells: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     uses: list[Arrival] = field(default_factory=list)
@@ -128,6 +151,11 @@ class Account:
     def is_empty(self) -> bool:
         """Whether nothing was committed in this step."""
         return self.grad_stamp is None
+
+    @property
+    def contributors(self) -> tuple[str, ...]:
+        """Who brought something in this step, in the order they first did."""
+        return self.let_go or tuple(self.sums)
 
     @property
     def is_awaited(self) -> bool:
@@ -146,7 +174,9 @@ class Account:
         """Take in what one use brings."""
         if gradient.requires_grad:  # under create_graph it would hold the whole double graph
             gradient = gradient.detach().clone()
-        self._backward(task).arrivals.append((edge, gradient))
+        backward = self._backward(task)
+        backward.edges.append(edge)
+        backward.gradients.append(gradient)
 
     def divide(self, task: int, edge: Edge, part: Part) -> None:
         """Take in what one contributor sent through a stem to a use, ahead of the sum that will arrive."""
@@ -159,49 +189,110 @@ class Account:
         backward = self._backward(task)
         backward.terms = [*(backward.terms or ()), (edge, term, gradient)]
 
-    def receive(self, task: int, total: Tensor) -> None:
-        """Compare the arrivals with the sum that the leaf receives."""
+    def receive(self, task: int, total: Tensor, label: Callable[[Mark], str]) -> bool:
+        """Compare the arrivals with the sum that the leaf receives.
+
+        Args:
+            task: The backward.
+            total: The sum.
+            label: Gives the contributor of a node.
+
+        Returns:
+            Whether contributions of an earlier backward are missing, because they were let go of.
+        """
         backward = self._backward(task)
-        self._notice_clearing()
+        is_missing = self._notice_clearing()
         backward.was_clear = self.param.grad is None
         backward.stamp = stamp(total)
-        gradients = [gradient for _, gradient in backward.arrivals]
-        backward.survey = _survey(gradients, total)
-        is_sum = sums_to(gradients, total) if backward.survey is None else backward.survey.is_sum
+        backward.names = tuple([label(edge.mark) for edge in backward.edges])
+        backward.survey = _survey(backward, total)
+        is_sum = (
+            sums_to(backward.gradients, total) if backward.survey is None else backward.survey.is_sum
+        )
         if not is_sum:
-            backward.residual, backward.remainder = _difference(fold(gradients), total)
+            backward.residual, backward.remainder = _difference(fold(backward.gradients), total)
             backward.total = total.detach().clone() if total.requires_grad else total
+        elif self._can_let_go(backward):
+            backward.probe, backward.gradients = probe(total), []
+        return is_missing
 
-    def commit(self, task: int, label: Callable[[Edge], str]) -> None:
-        """Count the arrivals of a backward: ``.grad`` has taken them in."""
+    def commit(self, task: int) -> list[Edge]:
+        """Count the arrivals of a backward, for ``.grad`` has taken them in; give their uses."""
         backward = self.pending.pop(task, None)
         if backward is None or backward.stamp is None:
-            return
+            return []
+        if backward.probe is not None:
+            self._count_let_go(backward)
+        else:
+            self._count(backward)
+        return backward.edges
+
+    def _count(self, backward: Backward) -> None:
         is_first = self.grad_stamp is None
         further: list[tuple[Arrival, Tensor]] = []
-        for edge, gradient in backward.arrivals:
-            name = label(edge)
+        for name, edge, gradient in zip(backward.names, backward.edges, backward.gradients, strict=True):
             if backward.parts is not None and edge in backward.parts and name == SHARED:
                 self._add_parts(edge, gradient, backward.parts[edge], further)
             else:
                 self._add(name, edge, gradient, further)
         for (arrival, _), found in zip(further, norms([g for _, g in further]), strict=True):
             arrival.norm = found
+        names = dict(zip(backward.edges, backward.names, strict=True))
         for edge, term, gradient in backward.terms or ():
-            cell = (label(edge), term)
+            cell = (names[edge], term)
             self.cells[cell] = self.cells[cell] + gradient if cell in self.cells else gradient
         if backward.residual is not None and backward.remainder is not None:
             self.residuals.append(backward.residual)
-            self._sum("unclaimed", backward.remainder, is_ours=True)
+            self._sum(UNCLAIMED, backward.remainder, is_ours=True)
         self.is_refoldable = (
             is_first
             and backward.total is None
             and backward.parts is None
-            and len(self.sums) == len(backward.arrivals)
+            and len(self.sums) == len(backward.edges)
         )
         self.survey = backward.survey if self.is_refoldable else None
         self._total(backward)
         self.grad_stamp = stamp(self.param.grad) if self.param.grad is not None else (0, -1)
+
+    def _count_let_go(self, backward: Backward) -> None:
+        """Count what was read and let go of: ``.grad``, which was clear, is the total now."""
+        survey = backward.survey
+        assert survey is not None, "what was not read is not let go of"
+        self.let_go, self.survey, self.probe = tuple(dict.fromkeys(backward.names)), survey, backward.probe
+        lengths = None if len(self.let_go) == len(backward.edges) else np.sqrt(survey.squares).tolist()
+        self.uses += [
+            Arrival(edge, name, None if lengths is None else lengths[i])
+            for i, (edge, name) in enumerate(zip(backward.edges, backward.names, strict=True))
+        ]
+        grad = self.param.grad
+        is_untouched = grad is not None and self._is_untouched(grad, backward)
+        self.grad_stamp = stamp(grad) if grad is not None and is_untouched else backward.stamp
+
+    def _is_untouched(self, grad: Tensor, backward: Backward) -> bool:
+        """Tell whether ``.grad`` is the total as the engine put it there, itself or a copy of it."""
+        hooks = self.param._post_accumulate_grad_hooks or ()  # ours is one: nobody else may have changed it
+        return stamp(grad) == backward.stamp or (len(hooks) == 1 and not grad.is_sparse)
+
+    def _can_let_go(self, backward: Backward) -> bool:
+        """Tell whether nothing but what the survey told is needed of the arrivals."""
+        return (
+            self.lets_go
+            and backward.survey is not None
+            and self.is_empty
+            and backward.was_clear
+            and backward.parts is None
+            and backward.terms is None
+            and math.isfinite(backward.survey.square[0])  # else somebody will ask who brought what is not
+        )
+
+    def _take_back(self, grad: Tensor) -> None:
+        """A further backward adds to what was let go of: of that, only what is in ``.grad`` is left."""
+        assert self.survey is not None
+        squares = dict(zip(self.let_go, self.survey.gram.diagonal().tolist(), strict=True))
+        for use in self.uses:
+            use.norm = math.sqrt(squares[use.contributor]) if use.norm is None else use.norm
+            use.contributor = UNCLAIMED
+        self.sums, self.let_go, self.survey = {UNCLAIMED: grad.detach().clone()}, (), None
 
     def brought(self) -> list[Tensor]:
         """Give all that was brought in this step, by whom ever."""
@@ -214,7 +305,7 @@ class Account:
     def clear(self) -> None:
         """Forget the step."""
         self.sums, self.owned, self.uses, self.residuals, self.cells = {}, set(), [], [], {}
-        self.alone = {}
+        self.alone, self.let_go = {}, ()
         self.total, self.probe, self.grad_stamp = None, None, None
         self.is_refoldable, self.survey = False, None
 
@@ -267,7 +358,7 @@ class Account:
     def _total(self, backward: Backward) -> None:
         """Keep what the leaf received, unless ``.grad`` holds just that and can be asked later."""
         grad = self.param.grad
-        is_first = self.is_empty and backward.was_clear and grad is not None and stamp(grad) == backward.stamp
+        is_first = self.is_empty and backward.was_clear and grad is not None and self._is_untouched(grad, backward)
         is_further = not self.is_empty and self.total is None and not backward.was_clear
         if grad is not None and (is_first or is_further) and not self.keep:
             self.probe = None if self.is_refoldable else probe(grad)
@@ -277,15 +368,22 @@ class Account:
         else:
             self.total = self.total + backward.received()
 
-    def _notice_clearing(self) -> None:
-        """Drop what was counted before ``.grad`` was cleared: no step will read it."""
+    def _notice_clearing(self) -> bool:
+        """Drop what was counted before ``.grad`` was cleared, for no step will read it.
+
+        Tells whether something was counted, not cleared, and let go of.
+        """
         if self.is_empty:
-            return
-        grad = self.param.grad
+            return False
         if self.is_cleared:
             self.clear()
-        elif self.total is None and grad is not None and stamp(grad) != self.grad_stamp:
+            return False
+        grad, is_missing = self.param.grad, bool(self.let_go)
+        if is_missing and grad is not None:
+            self._take_back(grad)
+        if self.total is None and grad is not None and stamp(grad) != self.grad_stamp:
             self.total = fold(list(self.sums.values()))
+        return is_missing
 
 
 def probe(tensor: Tensor) -> Tensor:
@@ -335,11 +433,14 @@ def sums_to(gradients: list[Tensor], total: Tensor) -> bool:
     return folded is not None and _equal(folded, total)
 
 
-def _survey(gradients: list[Tensor], total: Tensor) -> kernels.Survey | None:
-    """Read a few arrivals and their total at once, where they lie on the host."""
-    if 0 < len(gradients) <= _SURVEYED and kernels.are_readable((total, *gradients)):
+def _survey(backward: Backward, total: Tensor) -> kernels.Survey | None:
+    """Read the arrivals and their total at once, where they lie on the host and need not be added up first."""
+    gradients, count = backward.gradients, len(set(backward.names))
+    if not gradients or not kernels.are_readable((total, *gradients)):
+        return None
+    if count == len(gradients) <= _SURVEYED:
         return kernels.survey(gradients, total)
-    return None
+    return kernels.survey_of_one(gradients, total) if count == 1 else None
 
 
 def _equal(here: Tensor, there: Tensor) -> bool:

@@ -53,6 +53,8 @@ class Observer:
         named: Names of modules that are branches, by ``id``.
         keeps: Tells whether the tensors of a parameter of these names are kept.
         splits_trunks: Whether trunks under several branches are split.
+        needs_sums: Whether somebody asks for contributions when a step is over, and not only for what can be
+            read of them as they arrive.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Observer:
         keeps: Callable[[tuple[str, ...]], bool],
         *,
         splits_trunks: bool = False,
+        needs_sums: bool = True,
     ) -> None:
         self.targets = targets
         self.accounts: dict[int, Account] = {}
@@ -70,11 +73,13 @@ class Observer:
         self.reports: list[Finding] = []
         self.is_complete = True
         self.by_reader: set[int] = set()  # parameters used outside any branch, for one that reads the result
+        self.missing: set[int] = set()  # parameters whose contributions were let go of when more came
         self.passes = [0, 0]  # extra passes through stems in this step, and through how many nodes
         self.ranks = Ranks(targets, self.account, self.guarded) if are_there() else None
         self.planter = Planter(f"gradflow:{next(_numbers)}", self, named, splits_trunks=splits_trunks)
         self._names = names
         self._keeps = keeps
+        self._needs_sums, self._lets_go = needs_sums, False
         self._windows: list[Window] = []
         self._window_is_over = True
         self._handles: list[RemovableHandle] = []
@@ -117,15 +122,22 @@ class Observer:
         self._window_is_over = True
 
     def begin_step(self) -> None:
-        """Forget the step before; what is under way in a backward stays."""
+        """Forget the step before; what is under way in a backward stays.
+
+        Once a whole step was seen, in which no second backward added to the first, contributions are let go
+        of as soon as they are read.
+        """
+        self._lets_go = not self._needs_sums and self.ranks is None and (self._lets_go or bool(self.accounts))
         self.accounts = {
             key: a for key, a in self.accounts.items() if a.pending and key in self.targets.params
         }
         for account in self.accounts.values():
             account.clear()
+            account.lets_go = self._lets_go
         self.labeller.forget()
         self._strangers.clear()
-        self.reports, self.is_complete, self.passes, self.by_reader = [], True, [0, 0], set()
+        self.reports, self.is_complete, self.passes = [], True, [0, 0]
+        self.by_reader, self.missing = set(), set()
         self._windows = [] if self._window_is_over else self._windows[-1:]
 
     @property
@@ -133,7 +145,7 @@ class Observer:
         """Branches of the open step, in the order of their lanes, also those that no gradient reached."""
         labels = [self.labeller.labels(window) for window in self._windows]
         given = () if any(one.misfit for one in labels) else self._names
-        used = [account.sums for account in self.accounts.values()]
+        used = [account.contributors for account in self.accounts.values()]
         names = itertools.chain(given, *(one.branches for one in labels), *used)
         return tuple(name for name in dict.fromkeys(names) if name not in RESERVED)
 
@@ -249,7 +261,9 @@ class Observer:
         if account is None and key in self.targets.params:
             keep = self._keeps(self.targets.names[key])
             account = None if self.ranks is None else self.ranks.account(key, keep=keep)
-            account = self.accounts[key] = account or Account(self.targets.params[key], keep)
+            account = self.accounts[key] = account or Account(
+                self.targets.params[key], keep, self._lets_go and not keep
+            )
         return account
 
     def settle(self, param: Tensor) -> None:
@@ -311,7 +325,8 @@ class Observer:
         if UNCLAIMED in sent and not stem.rows and (is_explicit or not stem.is_trunk):
             self.planter.marker.open_to_outside(node)  # somebody beside the branches
         is_whole = sent.pop(INNER, None) is None or self.planter.marker.splits_trunks
-        if stem.leaves and sent and is_whole and ((is_explicit and stem.is_trunk) or self._is_met(stem)):
+        may_meet_behind = is_explicit and stem.is_trunk and stem.size > 1
+        if stem.leaves and sent and is_whole and (may_meet_behind or self._is_met(stem)):
             self._send(node, stem, sent, task)
         if stem.terms:
             self._send(node, stem, stem.through_terms(arriving), task, are_terms=True)
@@ -350,13 +365,20 @@ class Observer:
         if account.is_cleared:
             self.on_drop()
             account = self.account(key) or account
-        account.receive(task, total)
+        is_missing = account.receive(task, total, self.labeller.of_mark)
+        if not account.is_empty:  # a second backward: from now on, what the first brought is needed
+            self._needs_sums = True
+        if is_missing:
+            self.is_complete = False
+            self.missing.add(key)
 
     def _commit(self, key: int) -> None:
         account = self.account(key)
         if account is not None:
             task = torch._C._current_graph_task_id()
-            account.commit(task, self._label)
+            for edge in account.commit(task):
+                if edge.mark.readers and self.labeller.is_by_reader(edge.mark):
+                    self.by_reader.add(edge.param)
             self._window_is_over = True
             if self.ranks is not None:
                 self.ranks.expect(task)
@@ -369,12 +391,6 @@ class Observer:
             if self.ranks is not None:
                 self.ranks.backward_begins()
         return task
-
-    def _label(self, edge: Edge) -> str:
-        mark = edge.mark
-        if mark.readers and self.labeller.is_by_reader(mark):
-            self.by_reader.add(edge.param)
-        return self.labeller.of_mark(mark)
 
     def _look(self) -> None:
         """Take in the parameters as the model has them now."""

@@ -79,6 +79,8 @@ def read(account: Account, peers: Sequence[Tensor] = ()) -> Reading:
 
 def _read_own(account: Account, peers: Sequence[Tensor]) -> Reading:
     grad = account.param.grad
+    if account.let_go:
+        return _read_let_go(account, grad, peers)
     total = _received(account)
     if total is None:
         return Reading(None, None, None if grad is None else grad.detach().clone())
@@ -91,6 +93,19 @@ def _read_own(account: Account, peers: Sequence[Tensor]) -> Reading:
     if grad.device.type == "cpu" and torch.equal(grad, total):
         return _unchanged(account, total)
     return _read_changed(account, grad.detach(), total, peers)
+
+
+def _read_let_go(account: Account, grad: Tensor | None, peers: Sequence[Tensor]) -> Reading:
+    """Compare ``.grad`` with what is left of what the leaf received: its norm, and a few of its elements."""
+    survey, sample = account.survey, account.probe
+    assert survey is not None and sample is not None, "they are kept of what is let go of"  # noqa: PT018
+    known = Slot.of(np.sqrt(survey.square))
+    if grad is None or stamp(grad) == account.grad_stamp:
+        return Reading(None, known=known)
+    scale, is_multiple = _ratio(_real(probe(grad)), _real(sample))
+    length = scale.abs() * known.number
+    is_scaled = is_multiple & ((norm(grad) - length).abs() <= _ROUNDING * length)
+    return Reading(None, scale if bool(_is_shared(is_scaled, scale, grad, peers)) else None, known=known)
 
 
 def _unchanged(account: Account, total: Tensor) -> Reading:
@@ -137,9 +152,7 @@ def _read_changed(account: Account, grad: Tensor, total: Tensor, peers: Sequence
     effort = torch.cat([norm(part) for part in account.sums.values()]).sum()
     allowed = max(_ROUNDING, 8 * torch.finfo(grad.dtype).eps) * scale.abs() * effort
     is_scaled = is_multiple & (norm(grad - total * scale.to(total.dtype)) <= allowed)
-    if grad.numel() == 1:
-        others = torch.cat([*peers, torch.ones_like(scale)])
-        is_scaled &= ((others - scale).abs() <= _ROUNDING * scale.abs()).any()
+    is_scaled = _is_shared(is_scaled, scale, grad, peers)
     if grad.device.type == "cpu":
         if bool(is_scaled):
             return Reading(_unscaled_norm(grad, total, scale), scale)
@@ -147,6 +160,14 @@ def _read_changed(account: Account, grad: Tensor, total: Tensor, peers: Sequence
     factor = torch.where(is_scaled, scale, 1.0)
     edited = torch.where(is_scaled, 0.0, grad - total).to(grad.dtype)
     return Reading(torch.where(is_scaled, _unscaled_norm(grad, total, scale), norm(total)), factor, edited)
+
+
+def _is_shared(is_scaled: Tensor, scale: Tensor, grad: Tensor, peers: Sequence[Tensor]) -> Tensor:
+    """Tell whether a gradient is scaled: that of a single number, only if others are by the same factor."""
+    if grad.numel() != 1:
+        return is_scaled
+    others = torch.cat([*peers, torch.ones_like(scale)])
+    return is_scaled & ((others - scale).abs() <= _ROUNDING * scale.abs()).any()
 
 
 def _unscaled_norm(grad: Tensor, total: Tensor, scale: Tensor) -> Tensor:

@@ -116,8 +116,15 @@ class Recorder:
         _refuse_watched(self._targets)
         names, named = read_branches(branches, self._targets)
         keeps = _keeps(options.keep, self._targets)
-        observer = Observer(self._targets, names, named, keeps, splits_trunks=options.splits_trunks)
         optimizers = _optimizers(optimizer, self._targets)
+        observer = Observer(
+            self._targets,
+            names,
+            named,
+            keeps,
+            splits_trunks=options.splits_trunks,
+            needs_sums=bool(optimizers),
+        )
         self._observer, self._is_closed = observer, False
         self._steps = Memory(options.last) if options.to is None else Stream(options.to)
         inspector = Inspector(self._targets.roots, optimizers)

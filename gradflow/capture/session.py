@@ -251,6 +251,7 @@ class Session:
                     *_misfit(observer.misfit),
                     *_passes(*observer.passes),
                     *_by_reader(len(observer.by_reader), len(parameters)),
+                    *_missing(len(observer.missing), len(parameters)),
                     *(() if observer.saw_calls or not parameters else (_UNSEEN,)),
                 ),
             )
@@ -293,6 +294,17 @@ def _passes(passes: int, nodes: int) -> tuple[Finding, ...]:
         f"Telling apart what was asked for took {passes} more backward passes, through {nodes} nodes in all."
     )
     return (Finding("note", "passes", text),)
+
+
+def _missing(count: int, watched: int) -> tuple[Finding, ...]:
+    if not count:
+        return ()
+    text = (
+        f"A second backward added to .grad of {count} of {watched} parameters, where every step before had one. "
+        "What the first had brought was let go of when it had been read: it is unclaimed in this step."
+    )
+    do = "Nothing: from now on contributions are kept until the step is over."
+    return (Finding("warning", "incomplete", text, do),)
 
 
 def _by_reader(count: int, watched: int) -> tuple[Finding, ...]:
