@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["Survey", "Weighed", "are_readable", "gram", "is_sum", "squares", "survey", "survey_of_one", "weigh"]
+__all__ = ["Survey", "Weighed", "are_readable", "gram", "is_sum", "squares", "survey", "weigh"]
 
 _BLOCK = 1024  # elements of a row that are read at a time: three rows of a block stay in the first cache
 _TILE = 3  # rows that are multiplied with as many others at a time, so that each is loaded less often
@@ -67,7 +67,7 @@ def are_readable(tensors: Sequence[Tensor]) -> bool:
 
 
 def _is_without_gaps(tensor: Tensor) -> bool:
-    """Tell whether a tensor fills its stretch of memory, in whatever order: a weight's gradient may be turned."""
+    """Tell whether a tensor fills its stretch of memory, in whatever order, as a gradient that is turned does."""
     if tensor.layout != torch.strided:
         return False
     expected = 1
@@ -102,8 +102,7 @@ class Survey(NamedTuple):
 
     Attributes:
         is_sum: Whether the rows, added in the given order, are the total to the last bit.
-        gram: Inner products of the rows, ``[C, C]``; where all are one contributor's, that of their sum with
-            itself, ``[1, 1]``.
+        gram: Inner products of what each owner's rows sum to, ``[O, O]``.
         square: Square of the 2-norm of the total, ``[1]``.
         squares: Square of the 2-norm of each row, ``[C]``.
     """
@@ -114,25 +113,29 @@ class Survey(NamedTuple):
     squares: NDArray[np.float64]
 
 
-def survey(rows: Sequence[Tensor], total: Tensor) -> Survey:
-    """Read readable rows and their total once, for all there is to know of them."""
-    like, size, matrix, square = _LIKE[total.dtype], _size(total), np.zeros((len(rows),) * 2), np.zeros(1)
-    if len(rows) == 1 and rows[0].data_ptr() == total.data_ptr():
-        _gram(_addresses(rows), size, like, matrix)
-        return Survey(True, matrix, matrix[0], matrix[0])
-    found = _survey(_addresses(rows), total.data_ptr(), size, like, matrix, square)
-    return Survey(bool(found), matrix, square, matrix.diagonal())
+def survey(rows: Sequence[Tensor], total: Tensor, owners: Sequence[int] | None = None) -> Survey:
+    """Read readable rows and their total once, for all there is to know of them.
 
-
-def survey_of_one(rows: Sequence[Tensor], total: Tensor) -> Survey:
-    """Read readable rows of one contributor, and their total, once: their inner products tell nothing.
-
-    Where the rows are not the total, its inner product with itself is not that of what they sum to.
+    Args:
+        rows: The rows.
+        total: What they may sum to.
+        owners: Whose each row is, numbered from 0 in the order of their first rows; None where each is
+            another one's. The rows of an owner are added in the given order, rounded to the dtype.
     """
-    square, squares = np.zeros(1), np.zeros(len(rows))
-    addresses, like = _addresses(rows), _LIKE[total.dtype]
-    found = _survey_of_one(addresses, total.data_ptr(), _size(total), like, square, squares)
-    return Survey(bool(found), square.reshape(1, 1), square, squares)
+    like, size, square = _LIKE[total.dtype], _size(total), np.zeros(1)
+    count = len(rows) if owners is None else max(owners) + 1
+    matrix, addresses = np.zeros((count, count)), _addresses(rows)
+    if count == len(rows):
+        if count == 1 and rows[0].data_ptr() == total.data_ptr():
+            _gram(addresses, size, like, matrix)
+            return Survey(True, matrix, matrix[0], matrix[0])
+        if 2 <= count <= _TILE:
+            found = _survey_few(addresses, total.data_ptr(), size, like, matrix, square)
+            is_sum = found or _is_sum(addresses, total.data_ptr(), size, like)  # NaN equals NaN
+            return Survey(bool(is_sum), matrix, square, matrix.diagonal())
+    squares, whose = np.zeros(len(rows)), np.array(range(count) if owners is None else owners)
+    found = _survey(addresses, whose, total.data_ptr(), size, like, matrix, square, squares)
+    return Survey(bool(found), matrix, square, squares)
 
 
 class Weighed(NamedTuple):
@@ -277,9 +280,7 @@ def _multiply(wide: NDArray, size: int, matrix: NDArray) -> None:
 
 
 @_compiled(fastmath=_IN_ANY_ORDER)
-def _add_tile(
-    a: NDArray, b: NDArray, c: NDArray, x: NDArray, y: NDArray, z: NDArray, found: NDArray
-) -> None:
+def _add_tile(a: NDArray, b: NDArray, c: NDArray, x: NDArray, y: NDArray, z: NDArray, found: NDArray) -> None:
     ax = ay = az = bx = by = bz = cx = cy = cz = 0.0
     for i in range(a.size):
         ax, ay, az = ax + a[i] * x[i], ay + a[i] * y[i], az + a[i] * z[i]
@@ -333,20 +334,10 @@ def _is_sum(addresses: NDArray, total: int, size: int, like: NDArray) -> bool:
 
 
 @_compiled()
-def _survey(
-    addresses: NDArray, total: int, size: int, like: NDArray, matrix: NDArray, square: NDArray
-) -> bool:
-    if addresses.size not in (2, 3):
-        return _survey_many(addresses, total, size, like, matrix, square)
-    is_sum = _survey_few(addresses, total, size, like, matrix, square)
-    return is_sum or _is_sum(addresses, total, size, like)  # where something is not a number
-
-
-@_compiled()
 def _survey_few(
     addresses: NDArray, total: int, size: int, like: NDArray, matrix: NDArray, square: NDArray
 ) -> bool:
-    """Read two or three rows and their total without a buffer."""
+    """Read two or three rows and their total, without a buffer."""
     whole = _part(total, 0, size, like)
     first, second = _part(addresses[0], 0, size, like), _part(addresses[1], 0, size, like)
     if addresses.size == 2:
@@ -355,9 +346,7 @@ def _survey_few(
 
 
 @_compiled(fastmath=_IN_ANY_ORDER)
-def _survey_two(
-    first: NDArray, second: NDArray, total: NDArray, matrix: NDArray, square: NDArray
-) -> bool:
+def _survey_two(first: NDArray, second: NDArray, total: NDArray, matrix: NDArray, square: NDArray) -> bool:
     aa = ab = bb = tt = 0.0
     unlike = np.int32(0)
     for i in range(total.size):
@@ -366,7 +355,7 @@ def _survey_two(
         aa, ab, bb, tt = aa + a * a, ab + a * b, bb + b * b, tt + t * t
     matrix[0, 0], matrix[1, 1], square[0] = aa, bb, tt
     matrix[0, 1] = matrix[1, 0] = ab
-    return unlike == 0
+    return bool(unlike == 0)
 
 
 @_compiled(fastmath=_IN_ANY_ORDER)
@@ -385,7 +374,7 @@ def _survey_three(
     matrix[0, 1] = matrix[1, 0] = ab
     matrix[0, 2] = matrix[2, 0] = ac
     matrix[1, 2] = matrix[2, 1] = bc
-    return unlike == 0
+    return bool(unlike == 0)
 
 
 @_compiled()  # rounded as the engine rounds, although its callers add in any order
@@ -394,41 +383,47 @@ def _add(here: float, there: float) -> float:
 
 
 @_compiled()
-def _is_off(here: float, there: float) -> Any:
+def _is_off(here: float, there: float) -> Any:  # a number of numpy's
     return np.int32(here != there)
 
 
 @_compiled()
-def _survey_many(
-    addresses: NDArray, total: int, size: int, like: NDArray, matrix: NDArray, square: NDArray
+def _survey(
+    addresses: NDArray,
+    owners: NDArray,
+    total: int,
+    size: int,
+    like: NDArray,
+    matrix: NDArray,
+    square: NDArray,
+    squares: NDArray,
 ) -> bool:
-    scratch, is_sum = np.empty(min(size, _BLOCK), like.dtype), True
-    wide = _wide(addresses.size, size)
+    count, is_sum = len(matrix), True
+    scratch, sums = np.empty(min(size, _BLOCK), like.dtype), np.empty((count, min(size, _BLOCK)), like.dtype)
+    wide = _wide(count, size)
     tiles = np.zeros((len(wide), len(wide)))
     for start in range(0, size, _BLOCK):
         stop = min(start + _BLOCK, size)
         whole = _part(total, start, stop, like)
         is_sum &= _adds_up(addresses, whole, start, scratch)
-        _widen(addresses, start, stop, like, wide)
-        _multiply(wide, stop - start, tiles)
         square[0] += _dot(whole, whole)
+        known = 0
+        for k in range(addresses.size):
+            row, own = _part(addresses[k], start, stop, like), sums[owners[k]]
+            squares[k] += _dot(row, row)
+            if owners[k] == known:
+                known += 1
+                for i in range(row.size):
+                    own[i] = row[i]
+            else:
+                for i in range(row.size):
+                    own[i] += row[i]
+        for c in range(count):
+            own, widened = sums[c], wide[c]
+            for i in range(whole.size):
+                widened[i] = own[i]
+        _multiply(wide, whole.size, tiles)
     _mirror(tiles, matrix)
-    return is_sum
-
-
-@_compiled()
-def _survey_of_one(
-    addresses: NDArray, total: int, size: int, like: NDArray, square: NDArray, squares: NDArray
-) -> bool:
-    scratch, is_sum = np.empty(min(size, _BLOCK), like.dtype), True
-    for start in range(0, size, _BLOCK):
-        stop = min(start + _BLOCK, size)
-        whole = _part(total, start, stop, like)
-        is_sum &= _adds_up(addresses, whole, start, scratch)
-        for i in range(addresses.size):
-            row = _part(addresses[i], start, stop, like)
-            squares[i] += _dot(row, row)
-        square[0] += _dot(whole, whole)
     return is_sum
 
 
@@ -503,5 +498,5 @@ def _compare(
         off = abs(delta[i]) - abs(theta[i]) * slack
         most_off[i] = off if off > most_off[i] else most_off[i]
         most[i] = effort[i] if effort[i] > most[i] else most[i]
-        unlike |= np.int32(off != off)
-    return unlike == 0
+        unlike |= np.int32(np.isnan(off))
+    return bool(unlike == 0)

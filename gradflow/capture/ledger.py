@@ -18,7 +18,7 @@ Note:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -98,6 +98,13 @@ class Backward:
     total: Tensor | None = None
     survey: kernels.Survey | None = None
     probe: Tensor | None = None
+
+    def lengths(self) -> Sequence[float | None]:
+        """Give the norm of what each use brought, where it was read; None for each elsewhere."""
+        if self.survey is None:
+            return [None] * len(self.edges)
+        found: list[float | None] = np.sqrt(self.survey.squares).tolist()
+        return found
 
     def received(self) -> Tensor:
         """Give what the leaf received."""
@@ -206,9 +213,7 @@ class Account:
         backward.stamp = stamp(total)
         backward.names = tuple([label(edge.mark) for edge in backward.edges])
         backward.survey = _survey(backward, total)
-        is_sum = (
-            sums_to(backward.gradients, total) if backward.survey is None else backward.survey.is_sum
-        )
+        is_sum = sums_to(backward.gradients, total) if backward.survey is None else backward.survey.is_sum
         if not is_sum:
             backward.residual, backward.remainder = _difference(fold(backward.gradients), total)
             backward.total = total.detach().clone() if total.requires_grad else total
@@ -228,42 +233,33 @@ class Account:
         return backward.edges
 
     def _count(self, backward: Backward) -> None:
-        is_first = self.grad_stamp is None
+        is_plain = self.is_empty and backward.total is None and backward.parts is None
+        lengths = backward.lengths()
         further: list[tuple[Arrival, Tensor]] = []
-        for name, edge, gradient in zip(backward.names, backward.edges, backward.gradients, strict=True):
+        for i, (name, edge, gradient) in enumerate(
+            zip(backward.names, backward.edges, backward.gradients, strict=True)
+        ):
             if backward.parts is not None and edge in backward.parts and name == SHARED:
                 self._add_parts(edge, gradient, backward.parts[edge], further)
             else:
-                self._add(name, edge, gradient, further)
+                self._add(Arrival(edge, name, lengths[i]), gradient, further)
         for (arrival, _), found in zip(further, norms([g for _, g in further]), strict=True):
             arrival.norm = found
-        names = dict(zip(backward.edges, backward.names, strict=True))
-        for edge, term, gradient in backward.terms or ():
-            cell = (names[edge], term)
-            self.cells[cell] = self.cells[cell] + gradient if cell in self.cells else gradient
+        if backward.terms is not None:
+            self._add_terms(backward, backward.terms)
         if backward.residual is not None and backward.remainder is not None:
             self.residuals.append(backward.residual)
             self._sum(UNCLAIMED, backward.remainder, is_ours=True)
-        self.is_refoldable = (
-            is_first
-            and backward.total is None
-            and backward.parts is None
-            and len(self.sums) == len(backward.edges)
-        )
-        self.survey = backward.survey if self.is_refoldable else None
+        self.is_refoldable = is_plain and len(self.sums) == len(backward.edges)
+        self.survey = backward.survey if is_plain else None
         self._total(backward)
         self.grad_stamp = stamp(self.param.grad) if self.param.grad is not None else (0, -1)
 
     def _count_let_go(self, backward: Backward) -> None:
         """Count what was read and let go of: ``.grad``, which was clear, is the total now."""
-        survey = backward.survey
-        assert survey is not None, "what was not read is not let go of"
-        self.let_go, self.survey, self.probe = tuple(dict.fromkeys(backward.names)), survey, backward.probe
-        lengths = None if len(self.let_go) == len(backward.edges) else np.sqrt(survey.squares).tolist()
-        self.uses += [
-            Arrival(edge, name, None if lengths is None else lengths[i])
-            for i, (edge, name) in enumerate(zip(backward.edges, backward.names, strict=True))
-        ]
+        self.let_go = tuple(dict.fromkeys(backward.names))
+        self.survey, self.probe = backward.survey, backward.probe
+        self.uses += map(Arrival, backward.edges, backward.names, backward.lengths())
         grad = self.param.grad
         is_untouched = grad is not None and self._is_untouched(grad, backward)
         self.grad_stamp = stamp(grad) if grad is not None and is_untouched else backward.stamp
@@ -287,10 +283,7 @@ class Account:
 
     def _take_back(self, grad: Tensor) -> None:
         """A further backward adds to what was let go of: of that, only what is in ``.grad`` is left."""
-        assert self.survey is not None
-        squares = dict(zip(self.let_go, self.survey.gram.diagonal().tolist(), strict=True))
         for use in self.uses:
-            use.norm = math.sqrt(squares[use.contributor]) if use.norm is None else use.norm
             use.contributor = UNCLAIMED
         self.sums, self.let_go, self.survey = {UNCLAIMED: grad.detach().clone()}, (), None
 
@@ -325,23 +318,29 @@ class Account:
     ) -> None:
         rest = whole
         for part in parts:
-            self._add(part.contributor, edge, part.gradient, further)
+            self._add(Arrival(edge, part.contributor), part.gradient, further)
             rest = rest - part.gradient
         if rest.device.type != "cpu" or bool(_dense_values(rest).any()):
             self._sum("rounding", rest, is_ours=True)
 
-    def _add(self, name: str, edge: Edge, gradient: Tensor, further: list[tuple[Arrival, Tensor]]) -> None:
-        """Count a use; the norm of a contributor's second and further ones is to be taken."""
-        arrival = Arrival(edge, name)
-        if name in self.sums:
-            alone = self.alone.pop(name, None)
-            if alone is not None:
-                alone.norm = norm(self.sums[name])
+    def _add(self, arrival: Arrival, gradient: Tensor, further: list[tuple[Arrival, Tensor]]) -> None:
+        """Count a use; the norm of a contributor's second and further ones is to be taken, if unknown."""
+        name = arrival.contributor
+        alone = self.alone.pop(name, None)
+        if alone is not None:
+            alone.norm = norm(self.sums[name])
+        if arrival.norm is None and name in self.sums:
             further.append((arrival, gradient))
-        else:
+        elif arrival.norm is None:
             self.alone[name] = arrival
         self.uses.append(arrival)
         self._sum(name, gradient, is_ours=False)
+
+    def _add_terms(self, backward: Backward, terms: list[tuple[Edge, str, Tensor]]) -> None:
+        names = dict(zip(backward.edges, backward.names, strict=True))
+        for edge, term, gradient in terms:
+            cell = (names[edge], term)
+            self.cells[cell] = self.cells[cell] + gradient if cell in self.cells else gradient
 
     def _sum(self, name: str, gradient: Tensor, *, is_ours: bool) -> None:
         before = self.sums.get(name)
@@ -358,7 +357,9 @@ class Account:
     def _total(self, backward: Backward) -> None:
         """Keep what the leaf received, unless ``.grad`` holds just that and can be asked later."""
         grad = self.param.grad
-        is_first = self.is_empty and backward.was_clear and grad is not None and self._is_untouched(grad, backward)
+        is_first = (
+            self.is_empty and backward.was_clear and grad is not None and self._is_untouched(grad, backward)
+        )
         is_further = not self.is_empty and self.total is None and not backward.was_clear
         if grad is not None and (is_first or is_further) and not self.keep:
             self.probe = None if self.is_refoldable else probe(grad)
@@ -434,13 +435,14 @@ def sums_to(gradients: list[Tensor], total: Tensor) -> bool:
 
 
 def _survey(backward: Backward, total: Tensor) -> kernels.Survey | None:
-    """Read the arrivals and their total at once, where they lie on the host and need not be added up first."""
-    gradients, count = backward.gradients, len(set(backward.names))
-    if not gradients or not kernels.are_readable((total, *gradients)):
+    """Read the arrivals and their total at once, where they lie on the host."""
+    gradients, order = backward.gradients, dict.fromkeys(backward.names)
+    if not 0 < len(order) <= _SURVEYED or not kernels.are_readable((total, *gradients)):
         return None
-    if count == len(gradients) <= _SURVEYED:
+    if len(order) == len(gradients):
         return kernels.survey(gradients, total)
-    return kernels.survey_of_one(gradients, total) if count == 1 else None
+    numbers = {name: number for number, name in enumerate(order)}
+    return kernels.survey(gradients, total, [numbers[name] for name in backward.names])
 
 
 def _equal(here: Tensor, there: Tensor) -> bool:

@@ -74,13 +74,11 @@ def read(account: Account, peers: Sequence[Tensor] = ()) -> Reading:
     """
     if isinstance(account, AveragedAccount) and account.is_averaged:
         return _read_averaged(account)
-    return _read_own(account, peers)
+    return _read_let_go(account, peers) if account.let_go else _read_own(account, peers)
 
 
 def _read_own(account: Account, peers: Sequence[Tensor]) -> Reading:
     grad = account.param.grad
-    if account.let_go:
-        return _read_let_go(account, grad, peers)
     total = _received(account)
     if total is None:
         return Reading(None, None, None if grad is None else grad.detach().clone())
@@ -95,9 +93,9 @@ def _read_own(account: Account, peers: Sequence[Tensor]) -> Reading:
     return _read_changed(account, grad.detach(), total, peers)
 
 
-def _read_let_go(account: Account, grad: Tensor | None, peers: Sequence[Tensor]) -> Reading:
+def _read_let_go(account: Account, peers: Sequence[Tensor]) -> Reading:
     """Compare ``.grad`` with what is left of what the leaf received: its norm, and a few of its elements."""
-    survey, sample = account.survey, account.probe
+    grad, survey, sample = account.param.grad, account.survey, account.probe
     assert survey is not None and sample is not None, "they are kept of what is let go of"  # noqa: PT018
     known = Slot.of(np.sqrt(survey.square))
     if grad is None or stamp(grad) == account.grad_stamp:

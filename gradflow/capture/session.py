@@ -300,7 +300,7 @@ def _missing(count: int, watched: int) -> tuple[Finding, ...]:
     if not count:
         return ()
     text = (
-        f"A second backward added to .grad of {count} of {watched} parameters, where every step before had one. "
+        f"A second backward added to .grad of {count} of {watched} parameters, where no step before had one. "
         "What the first had brought was let go of when it had been read: it is unclaimed in this step."
     )
     do = "Nothing: from now on contributions are kept until the step is over."

@@ -88,6 +88,23 @@ def test_a_row_that_is_its_total_is_read_as_such():
     assert found.square.item() == found.gram.item() == pytest.approx(exactly(row, row), rel=1e-14)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("owners", [(0, 0, 0), (0, 1, 0, 0, 1), (0, 1, 2, 3), (0, 1, 1, 2, 0, 3, 3)])
+@pytest.mark.parametrize("size", [1, 1025])
+def test_rows_of_one_owner_are_added_as_torch_would_add_them(size, owners, dtype):
+    rows = rows_of(len(owners), size, dtype)
+    pairs = list(zip(rows, owners, strict=True))
+    sums = [total_of([row for row, own in pairs if own == k]) for k in range(max(owners) + 1)]
+    found = kernels.survey(rows, total_of(rows), owners)
+    assert found.is_sum
+    for i, left in enumerate(sums):
+        for j, right in enumerate(sums):
+            slack = 1e-14 * (exactly(left, left) * exactly(right, right)) ** 0.5
+            assert abs(found.gram[i, j] - exactly(left, right)) <= slack
+    np.testing.assert_allclose(found.squares, [exactly(row, row) for row in rows], rtol=1e-14)
+    assert not kernels.survey(rows, total_of(rows) + 1, owners).is_sum
+
+
 @FEW
 @given(st.lists(st.lists(st.floats(width=32), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_any_floats_are_summed_as_torch_sums_them(values):
@@ -100,8 +117,8 @@ def test_any_floats_are_summed_as_torch_sums_them(values):
 @pytest.mark.parametrize(
     "tensor",
     [
-        torch.randn(4, 6).T,
         torch.randn(3, 8)[:, ::2],
+        torch.randn(4).expand(3, 4),
         torch.randn(12, dtype=torch.bfloat16),
         torch.arange(12),
         torch.randn(3, 4).to_sparse(),
@@ -110,10 +127,27 @@ def test_any_floats_are_summed_as_torch_sums_them(values):
         torch.randn(12, dtype=torch.complex64).conj().imag,
         torch.randn(12).as_subclass(Marked),
     ],
-    ids=["turned", "strided", "half", "integer", "sparse", "elsewhere", "conjugate", "negated", "subclass"],
+    ids=["strided", "repeated", "half", "integer", "sparse", "elsewhere", "conjugate", "negated", "subclass"],
 )
 def test_what_the_compiled_code_would_misread_is_left_to_torch(tensor):
     assert not kernels.are_readable([tensor])
+
+
+@pytest.mark.parametrize("turn", [lambda t: t.transpose(0, 2), lambda t: t.permute(1, 2, 0)])
+def test_rows_that_lie_in_one_order_are_read_in_it_and_others_are_left_to_torch(turn):
+    rows = [turn(torch.randn(3, 4, 5)) for _ in range(3)]
+    total = rows[0] + rows[1] + rows[2]
+    assert total.stride() == rows[0].stride()
+    assert kernels.are_readable([total, *rows])
+    found = kernels.survey(rows, total)
+    assert found.is_sum
+    np.testing.assert_allclose(
+        found.gram,
+        np.array([[float((a.double() * b.double()).sum()) for a in rows] for b in rows]),
+        rtol=1e-12,
+    )
+    assert not kernels.are_readable([total, rows[0].contiguous()])
+    assert not kernels.are_readable([rows[0].contiguous(), total])
 
 
 def test_rows_of_different_sizes_or_dtypes_are_left_to_torch():

@@ -126,6 +126,27 @@ def assert_right(program, truth, **options):
     for p in step:
         np.testing.assert_array_equal(p.total, model.get_parameter(p.fqn).grad.numpy())
         assert_contributions(p, truth, scale)
+    if program.rounds == 1:
+        assert_let_go(program, step, **options)
+
+
+def assert_let_go(program, kept, **options):
+    """Hold a second step, whose contributions are let go of as they are read, to the same one kept whole."""
+    model = model_of()
+    with gradflow.watch(model, **options) as flow:
+        for _ in range(2):
+            model.zero_grad()
+            backwards(program, model)
+            flow.step()
+    step = flow.recording.last
+    assert step.complete
+    assert step.params == kept.params
+    for p, whole in zip(step, kept, strict=True):
+        assert p.contributors == whole.contributors
+        scale = np.abs(whole.gram).max(initial=0.0)
+        np.testing.assert_allclose(p.gram, whole.gram, rtol=1e-9, atol=1e-12 * scale)
+        assert p.residual == whole.residual
+        assert [use.branch for use in p.uses] == [use.branch for use in whole.uses]
 
 
 def assert_contributions(p, truth, scale):
