@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from gradflow.capture.branches import is_plain
 from gradflow.capture.planting import Planter
 
 __all__ = ["AccumulatedHook", "EnterHook", "LeafHook", "LeaveHook"]
@@ -57,29 +58,39 @@ class _Hook:
 
 
 class EnterHook(_Hook):
-    """Tells that a module call begins."""
+    """Tells that a module call begins.
 
-    __slots__ = ("_path",)
+    Args:
+        observer: Whom to tell.
+        path: Path of the module.
+        is_function: Whether the module is like a function, which is told of only where branches are named.
+    """
 
-    def __init__(self, observer: Watching, path: str) -> None:
+    __slots__ = ("_is_function", "_path")
+
+    def __init__(self, observer: Watching, path: str, *, is_function: bool) -> None:
         super().__init__(observer)
-        self._path = path
+        self._path, self._is_function = path, is_function
 
     def __call__(self, module: nn.Module, args: object, kwargs: object) -> None:
         """Called by torch before the module's forward."""
-        if not torch.compiler.is_compiling():
+        if not (self._is_function and is_plain()) and not torch.compiler.is_compiling():
             self._observer.begins(self._path, module)
             self._observer.planter.enter(self._path, module, (args, kwargs))
 
 
 class LeaveHook(_Hook):
-    """Tells that a module call is over, also when an exception ended it."""
+    """Tells that a module call is over, also when an exception ended it; as :class:`EnterHook` otherwise."""
 
-    __slots__ = ()
+    __slots__ = ("_is_function",)
+
+    def __init__(self, observer: Watching, *, is_function: bool) -> None:
+        super().__init__(observer)
+        self._is_function = is_function
 
     def __call__(self, module: nn.Module, _args: object, output: object) -> None:
         """Called by torch after the module's forward."""
-        if not torch.compiler.is_compiling():
+        if not (self._is_function and is_plain()) and not torch.compiler.is_compiling():
             self._observer.planter.leave(module, output)
 
 

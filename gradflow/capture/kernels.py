@@ -67,7 +67,7 @@ def are_readable(tensors: Sequence[Tensor]) -> bool:
 
 
 def _is_without_gaps(tensor: Tensor) -> bool:
-    """Tell whether a tensor fills its stretch of memory, in whatever order, as a gradient that is turned does."""
+    """Tell whether a tensor fills its stretch of memory, in whatever order: a gradient may be turned."""
     if tensor.layout != torch.strided:
         return False
     expected = 1

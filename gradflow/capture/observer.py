@@ -77,7 +77,7 @@ class Observer:
         self.passes = [0, 0]  # extra passes through stems in this step, and through how many nodes
         self.ranks = Ranks(targets, self.account, self.guarded) if are_there() else None
         self.planter = Planter(f"gradflow:{next(_numbers)}", self, named, splits_trunks=splits_trunks)
-        self._names = names
+        self._names, self._named = names, named
         self._keeps = keeps
         self._needs_sums, self._lets_go = needs_sums, False
         self._windows: list[Window] = []
@@ -108,7 +108,9 @@ class Observer:
             return
         self._look()
         for path, module in self.targets.modules():
-            before, after = EnterHook(self, path), LeaveHook(self)
+            is_function = id(module) not in self._named and next(module.parameters(), None) is None
+            before = EnterHook(self, path, is_function=is_function)
+            after = LeaveHook(self, is_function=is_function)
             self._handles += [
                 module.register_forward_pre_hook(before, with_kwargs=True),
                 module.register_forward_hook(after, always_call=True),
@@ -326,7 +328,8 @@ class Observer:
             self.planter.marker.open_to_outside(node)  # somebody beside the branches
         is_whole = sent.pop(INNER, None) is None or self.planter.marker.splits_trunks
         may_meet_behind = is_explicit and stem.is_trunk and stem.size > 1
-        if stem.leaves and sent and is_whole and (may_meet_behind or self._is_met(stem)):
+        is_apart = bool(sent) and sent.keys() != {SHARED}
+        if stem.leaves and is_apart and is_whole and (may_meet_behind or self._is_met(stem)):
             self._send(node, stem, sent, task)
         if stem.terms:
             self._send(node, stem, stem.through_terms(arriving), task, are_terms=True)
