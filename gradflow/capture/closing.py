@@ -50,6 +50,7 @@ class _Lanes:
         self.branches = tuple(branches)
         self._orders: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._absent: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._places: dict[tuple[str, ...], NDArray[np.intp]] = {}
 
     def order(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Put contributors in order."""
@@ -57,6 +58,17 @@ class _Lanes:
         if found is None:
             found = self._orders[names] = in_order(names, self.branches)
         return found
+
+    def ordered(self, matrix: NDArray[np.float64], names: tuple[str, ...]) -> NDArray[np.float64]:
+        """Put a matrix over contributors in their order."""
+        order = self.order(names)
+        if order == names:
+            return matrix
+        places = self._places.get(names)
+        if places is None:
+            rows = np.array([names.index(name) for name in order])
+            places = self._places[names] = rows[:, None] * len(names) + rows
+        return matrix.ravel()[places]
 
     def absent(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Give the branches that are not among the contributors."""
@@ -95,11 +107,7 @@ class _Draft:
         account = self._entry.account
         if account.survey is None or self._rows.keys() != account.sums.keys():
             return None
-        arrived, matrix = account.contributors, account.survey.gram
-        if arrived != self._order:
-            rows = [arrived.index(name) for name in self._order]
-            matrix = matrix[np.ix_(rows, rows)]
-        return Slot.of(matrix)
+        return Slot.of(self._lanes.ordered(account.survey.gram, account.contributors))
 
     def record(self) -> ParamStep:
         account = self._entry.account

@@ -12,6 +12,7 @@ from torch import Tensor
 from gradflow.capture import kernels
 from gradflow.capture.reduce import Harvest, Slot
 from gradflow.record import RESERVED, Delta
+from gradflow.updates.frozen import Factor, OverRoot, Scalar
 from gradflow.updates.splitter import Products, Terms
 from gradflow.updates.working import held, is_sharded
 
@@ -94,23 +95,38 @@ def _readable(products: Products, after: Tensor, theta: Tensor) -> dict[str, ker
     """Give products that the compiled code can work out by itself; None where it cannot, or has none."""
     if not products or theta.is_complex() or not theta.numel():
         return None
-    found: dict[str, list[tuple[float | Tensor, Tensor]]] = {}
-    tensors = [after, theta]
+    found: dict[str, list[tuple[kernels.Factor, Tensor]]] = {}
+    tensors, roots = [after, theta], set[int]()
     for name, pairs in products.items():
         for factor, tensor in pairs:
-            if callable(factor) and not isinstance(factor, Tensor):
+            known = _known(factor)
+            if known is None:
                 return None
-            number = _number(factor) if isinstance(factor, Tensor) and not factor.dim() else factor
-            if number is None:
-                return None
-            tensors += [tensor, number] if isinstance(number, Tensor) else [tensor]
-            found.setdefault(name, []).append((number, tensor))
-    return dict(found) if kernels.are_readable(tensors) else None
+            if isinstance(known, kernels.OverRoot):
+                roots.add(id(factor))
+                tensors.append(known.second)
+            elif isinstance(known, Tensor):
+                tensors.append(known)
+            tensors.append(tensor)
+            found.setdefault(name, []).append((known, tensor))
+    return dict(found) if len(roots) < 2 and kernels.are_readable(tensors) else None
 
 
-def _number(factor: Tensor) -> float | None:
-    """Give a tensor without dimensions as a number, where that waits for no device."""
-    return float(factor.numpy()) if factor.device.type == "cpu" else None
+def _known(factor: Factor) -> kernels.Factor | None:
+    """Give a factor with its numbers known, where that waits for no device; None elsewhere."""
+    if isinstance(factor, OverRoot):
+        numbers = [_number(one) for one in (factor.number, factor.root, factor.eps)]
+        known = [number for number in numbers if number is not None]
+        return kernels.OverRoot(factor.second, *known) if len(known) == len(numbers) else None
+    if isinstance(factor, Tensor) and factor.dim():
+        return factor
+    return None if callable(factor) and not isinstance(factor, Tensor) else _number(factor)
+
+
+def _number(scalar: Scalar) -> float | None:
+    if isinstance(scalar, Tensor):
+        return float(scalar.numpy()) if scalar.device.type == "cpu" else None
+    return float(scalar)
 
 
 def _excess(parts: Sequence[Tensor], moved: Tensor, theta: Tensor) -> Tensor:

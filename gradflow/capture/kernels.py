@@ -23,7 +23,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["Survey", "Weighed", "are_readable", "gram", "is_sum", "squares", "survey", "weigh"]
+__all__ = [
+    "Factor",
+    "OverRoot",
+    "Survey",
+    "Weighed",
+    "are_readable",
+    "gram",
+    "is_sum",
+    "squares",
+    "survey",
+    "weigh",
+]
 
 _BLOCK = 1024  # elements of a row that are read at a time: three rows of a block stay in the first cache
 _TILE = 3  # rows that are multiplied with as many others at a time, so that each is loaded less often
@@ -33,9 +44,22 @@ _LIKE: dict[torch.dtype, NDArray] = {
     torch.complex64: np.empty(0, np.float32),
     torch.complex128: np.empty(0, np.float64),
 }  # an empty array tells the compiled code what it reads
-Products = Sequence[tuple[float | Tensor, Tensor]]
+
+
+class OverRoot(NamedTuple):
+    """A factor ``number / (sqrt(second) / root + eps)``, worked out element by element."""
+
+    second: Tensor
+    number: float
+    root: float
+    eps: float
+
+
+Factor = float | Tensor | OverRoot
+Products = Sequence[tuple[Factor, Tensor]]
 """What sums to a part: each a tensor, and what multiplies it."""
 
+_MADE = -1  # stands for the address of a factor that is made block by block
 _PLAIN = (Tensor, Parameter)  # no subclass
 _IN_ANY_ORDER = {"reassoc", "contract", "nsz"}  # of sums in float64, and of nothing else
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -158,24 +182,28 @@ def weigh(parts: Sequence[Products], after: Tensor, before: Tensor) -> Weighed:
 
     Args:
         parts: Of each contributor, the products that sum to its part: a readable tensor, and what multiplies
-            it: a number, or a readable tensor. As torch would, each product and each sum is rounded to the
-            dtype, which is real.
+            it: a number, a readable tensor, or a number over the root of one, the same for all. Each step is
+            rounded to the dtype, as torch would round it; the dtype is real.
         after: The parameter after the step.
         before: The parameter before the step.
     """
     count, most = len(parts), max(map(len, parts), default=0)
     table = np.zeros((2, count, most), np.int64)  # where tensors and factors lie; 0 for none
-    numbers = np.ones((count, most))
+    numbers, over = np.ones((count, most)), None
     for i, products in enumerate(parts):
         for k, (factor, tensor) in enumerate(products):
             table[0, i, k] = tensor.data_ptr()
-            if isinstance(factor, Tensor):
+            if isinstance(factor, OverRoot):
+                table[1, i, k], over = _MADE, factor
+            elif isinstance(factor, Tensor):
                 table[1, i, k] = factor.data_ptr()
             else:
                 numbers[i, k] = factor
     matrix, found = np.zeros((count, count)), np.zeros(4)
-    ends = np.array([after.data_ptr(), before.data_ptr(), _size(before)], np.int64)
-    _weigh(table, numbers, ends, _LIKE[before.dtype], matrix, found)
+    second = 0 if over is None else over.second.data_ptr()
+    ends = np.array([after.data_ptr(), before.data_ptr(), second, _size(before)], np.int64)
+    made_of = np.zeros(3) if over is None else np.array(over[1:], np.float64)
+    _weigh(table, numbers, ends, made_of, _LIKE[before.dtype], matrix, found)
     moved, theta, beyond, effort = found
     residual = np.array([0.0 if beyond == 0 else np.divide(beyond, effort)])
     return Weighed(matrix, np.sqrt([moved, theta]), residual)
@@ -429,14 +457,23 @@ def _survey(
 
 @_compiled()
 def _weigh(
-    table: NDArray, numbers: NDArray, ends: NDArray, like: NDArray, matrix: NDArray, found: NDArray
+    table: NDArray,
+    numbers: NDArray,
+    ends: NDArray,
+    made_of: NDArray,
+    like: NDArray,
+    matrix: NDArray,
+    found: NDArray,
 ) -> None:
-    """Weigh parts; ``ends`` are where the parameter lies after and before the step, and its size."""
-    after, before, size = ends
+    """Weigh parts.
+
+    ``ends``: where the parameter lies after and before the step, and what a factor is made of; and the size.
+    """
+    after, before, second, size = ends
     count = table.shape[1]
     parts, wide = np.empty((count, min(size, _BLOCK)), like.dtype), _wide(count, size)
     tiles = np.zeros((len(wide), len(wide)))
-    moved = np.empty(min(size, _BLOCK), like.dtype)
+    moved, made = np.empty(min(size, _BLOCK), like.dtype), np.empty(min(size, _BLOCK), like.dtype)
     effort, most_off, most = np.empty_like(moved), np.zeros_like(moved), np.zeros_like(moved)
     for start in range(0, size, _BLOCK):
         stop = min(start + _BLOCK, size)
@@ -446,9 +483,11 @@ def _weigh(
             delta[i] = here[i] - there[i]
         found[0] += _dot(delta, delta)
         found[1] += _dot(there, there)
+        if second != 0:
+            _make(_part(second, start, stop, like), made_of, made)
         for c in range(count):
             part, widened = parts[c][: delta.size], wide[c]
-            _multiply_out(part, table[:, c], numbers[c], start)
+            _multiply_out(part, table[:, c], numbers[c], start, made)
             for i in range(part.size):
                 widened[i] = part[i]
         _multiply(wide, delta.size, tiles)
@@ -459,7 +498,16 @@ def _weigh(
 
 
 @_compiled()
-def _multiply_out(part: NDArray, table: NDArray, numbers: NDArray, start: int) -> None:
+def _make(second: NDArray, made_of: NDArray, made: NDArray) -> None:
+    """Make a block of a factor that is a number over a root, rounded as torch rounds it."""
+    kind = made.dtype.type
+    number, root, eps = kind(made_of[0]), kind(made_of[1]), kind(made_of[2])
+    for i in range(second.size):
+        made[i] = number / (np.sqrt(second[i]) / root + eps)
+
+
+@_compiled()
+def _multiply_out(part: NDArray, table: NDArray, numbers: NDArray, start: int, made: NDArray) -> None:
     """Sum the products of one contributor, rounded as torch rounds them."""
     stop = start + part.size
     part[:] = 0
@@ -467,14 +515,14 @@ def _multiply_out(part: NDArray, table: NDArray, numbers: NDArray, start: int) -
         if table[0, k] == 0:
             break
         tensor = _part(table[0, k], start, stop, part)
-        number = part.dtype.type(numbers[k])
         if table[1, k] == 0:
+            number = part.dtype.type(numbers[k])
             for i in range(part.size):
                 part[i] += number * tensor[i]
-        else:
-            factor = _part(table[1, k], start, stop, part)
-            for i in range(part.size):
-                part[i] += factor[i] * tensor[i]
+            continue
+        factor = made[: part.size] if table[1, k] == _MADE else _part(table[1, k], start, stop, part)
+        for i in range(part.size):
+            part[i] += factor[i] * tensor[i]
 
 
 @_compiled()

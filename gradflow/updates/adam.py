@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradflow.updates.frozen import Ema, Frozen, Scalar, Stepped
+from gradflow.updates.frozen import Ema, Frozen, OverRoot, Scalar, Stepped
 from gradflow.updates.rules import register
 from gradflow.updates.working import precise
 
@@ -27,10 +27,10 @@ def adam(step: Stepped) -> Frozen:
     second = step.state["max_exp_avg_sq" if step.group["amsgrad"] else "exp_avg_sq"]
     correction1 = 1 - _power(beta1, step, in_tensors)
     correction2 = 1 - _power(beta2, step, in_tensors)
-    denominator = second.sqrt().div_(correction2**0.5).add_(step.group["eps"])
+    number = -step.option("lr") / correction1
     penalty, theta = _decay(step, decoupled=step.group["decoupled_weight_decay"])
     return Frozen(
-        momentum=_divided(-step.option("lr") / correction1, denominator),
+        momentum=OverRoot(second, number, correction2**0.5, step.group["eps"]),
         memory=Ema(1 - beta1),
         penalty=penalty,
         theta=theta,
@@ -106,13 +106,6 @@ def sparse_adam(step: Stepped) -> Frozen:
 def _betas(step: Stepped) -> tuple[Scalar, Scalar]:
     first, second = (b.reshape(()) if isinstance(b, Tensor) else b for b in step.group["betas"])
     return first, second
-
-
-def _divided(number: Scalar, denominator: Tensor) -> Tensor:
-    """Give ``number / denominator`` in the place of the denominator."""
-    if isinstance(number, Tensor):
-        return torch.div(number, denominator, out=denominator)
-    return denominator.reciprocal_().mul_(number)  # as Python's division of a number does
 
 
 def _power(beta: Scalar, step: Stepped, in_tensors: bool) -> Scalar:

@@ -17,17 +17,46 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradflow.updates.working import as_read, named_entries, precise, working
 
-__all__ = ["Accumulate", "Ema", "Factor", "Frozen", "Recurrence", "Scalar", "Stepped", "is_zero"]
+__all__ = ["Accumulate", "Ema", "Factor", "Frozen", "OverRoot", "Recurrence", "Scalar", "Stepped", "is_zero"]
 
 Scalar = float | Tensor
 """A number: a Python one, or a tensor of no dimensions (a schedule that lives on a device)."""
 
 Factor = float | Tensor | Callable[[Tensor], Tensor]
 """A number, a tensor that multiplies elementwise, or any linear map of a tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverRoot:
+    """A factor that is worked out where it is needed: ``number / (sqrt(second) / root + eps)``.
+
+    Attributes:
+        second: Average of squared gradients, of the parameter's shape; read, and never changed.
+        number: A number.
+        root: A number.
+        eps: A number.
+    """
+
+    second: Tensor
+    number: Scalar
+    root: Scalar
+    eps: Scalar
+
+    def tensor(self) -> Tensor:
+        """Work the factor out."""
+        denominator = self.second.sqrt().div_(self.root).add_(self.eps)
+        if isinstance(self.number, Tensor):
+            return torch.div(self.number, denominator, out=denominator)
+        return denominator.reciprocal_().mul_(self.number)  # as Python's division of a number does
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """Multiply a tensor by the factor."""
+        return tensor * self.tensor()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradflow.errors import InvalidArgumentError
-from gradflow.updates.frozen import Factor, Frozen, Stepped, is_zero
+from gradflow.updates.frozen import Factor, Frozen, OverRoot, Stepped, is_zero
 from gradflow.updates.memory import HISTORY, Memory
 from gradflow.updates.rules import Rule, rule_of, why_whole
 from gradflow.updates.working import HALF, apart, as_read, held, is_sharded, scalar, working
@@ -287,9 +287,12 @@ def _linear(
 
 def _multiplied_out(products: Products) -> dict[str, Tensor]:
     parts: dict[str, Tensor] = {}
+    made: dict[int, Tensor] = {}  # factors that several contributors share are worked out once
     for name, pairs in products.items():
         for factor, tensor in pairs:
-            part = _apply(factor, tensor)
+            if isinstance(factor, OverRoot) and id(factor) not in made:
+                made[id(factor)] = factor.tensor()
+            part = _apply(made.get(id(factor), factor), tensor)
             parts[name] = parts[name] + part if name in parts else part
     return parts
 

@@ -204,3 +204,18 @@ def test_compiled_code_works_where_nothing_can_be_written(monkeypatch):
         return 2 * number
 
     assert double(21) == 42
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+@pytest.mark.parametrize("size", SIZES[:5])
+def test_a_number_over_a_root_is_worked_out_as_torch_would(size, dtype):
+    squares, *momenta = rows_of(3, size, dtype)
+    over = kernels.OverRoot(squares.abs(), -1e-3, 0.3, 1e-8)
+    factor = over.number / (over.second.sqrt() / over.root + over.eps)
+    before = torch.randn(size, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    after = before + total_of([factor * momentum for momentum in momenta])
+    found = kernels.weigh([[(over, momentum)] for momentum in momenta], after, before)
+    known = kernels.weigh([[(factor, momentum)] for momentum in momenta], after, before)
+    np.testing.assert_allclose(found.gram, known.gram, rtol=1e-6, atol=1e-7 * known.gram.max())
+    np.testing.assert_array_equal(found.norms, known.norms)
+    assert found.residual.item() <= 1e-6
