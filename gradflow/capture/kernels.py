@@ -162,6 +162,30 @@ def survey(rows: Sequence[Tensor], total: Tensor, owners: Sequence[int] | None =
     return Survey(bool(found), matrix, square, squares)
 
 
+def divide(
+    parts: Sequence[Tensor], whole: Tensor, owners: Sequence[int], rest: Tensor | None = None
+) -> Survey:
+    """Read the parts that a tensor was divided into, and what they leave of it.
+
+    Args:
+        parts: The parts; readable.
+        whole: What they are parts of.
+        owners: Whose each part is, as in :func:`survey`.
+        rest: Where to put ``whole`` less each part in the given order; None to put it nowhere.
+
+    Returns:
+        Whether nothing is left; inner products of what each owner has and, in the last row where there is
+        something, of what is left; squares of the whole and of each part.
+    """
+    count = max(owners) + 1
+    matrix, square, squares = np.zeros((count + 1, count + 1)), np.zeros(1), np.zeros(len(parts))
+    ends = np.array([whole.data_ptr(), 0 if rest is None else rest.data_ptr(), _size(whole)], np.int64)
+    like = _LIKE[whole.dtype]
+    _divide(_addresses(parts), np.array(owners), ends, like, matrix, square, squares)
+    is_all = bool(matrix[count, count] == 0)
+    return Survey(is_all, matrix[:count, :count] if is_all else matrix, square, squares)
+
+
 class Weighed(NamedTuple):
     """What one pass over the parts of a delta tells.
 
@@ -284,27 +308,23 @@ def _is_alike(here: NDArray, there: NDArray) -> bool:
 
 
 @_compiled()
-def _widen(addresses: NDArray, start: int, stop: int, like: NDArray, wide: NDArray) -> None:
-    for i in range(addresses.size):
-        row, widened = _part(addresses[i], start, stop, like), wide[i]
-        for k in range(row.size):
-            widened[k] = row[k]
-
-
-@_compiled()
-def _wide(count: int, size: int) -> NDArray:
-    """Give room for the blocks of so many rows, and of rows of zeros that fill the last tile."""
-    return np.zeros((-(-count // _TILE) * _TILE, min(size, _BLOCK)))
+def _widen(row: NDArray, wide: NDArray) -> None:
+    for i in range(row.size):
+        wide[i] = row[i]
 
 
 @_compiled()
 def _multiply(wide: NDArray, size: int, matrix: NDArray) -> None:
-    """Add the inner products of rows of a block, in the lower triangle of tiles."""
-    for i in range(0, len(wide), _TILE):
+    """Add the inner products of the rows of a block, on and below the diagonal, tile by tile."""
+    whole = len(wide) // _TILE * _TILE
+    for i in range(0, whole, _TILE):
         for j in range(0, i + 1, _TILE):
             a, b, c = wide[i][:size], wide[i + 1][:size], wide[i + 2][:size]
             x, y, z = wide[j][:size], wide[j + 1][:size], wide[j + 2][:size]
             _add_tile(a, b, c, x, y, z, matrix[i : i + _TILE, j : j + _TILE])
+    for i in range(whole, len(wide)):
+        for j in range(i + 1):
+            matrix[i, j] += _dot(wide[i][:size], wide[j][:size])
 
 
 @_compiled(fastmath=_IN_ANY_ORDER)
@@ -320,11 +340,10 @@ def _add_tile(a: NDArray, b: NDArray, c: NDArray, x: NDArray, y: NDArray, z: NDA
 
 
 @_compiled()
-def _mirror(tiles: NDArray, matrix: NDArray) -> None:
-    """Put the lower triangle of tiles on both sides of the diagonal."""
+def _mirror(matrix: NDArray) -> None:
     for i in range(len(matrix)):
-        for j in range(i + 1):
-            matrix[i, j] = matrix[j, i] = tiles[i, j]
+        for j in range(i):
+            matrix[j, i] = matrix[i, j]
 
 
 @_compiled()
@@ -336,13 +355,13 @@ def _gram(addresses: NDArray, size: int, like: NDArray, matrix: NDArray) -> None
     if addresses.size <= 3:
         _survey_few(addresses, addresses[0], size, like, matrix, np.zeros(1))
         return
-    wide = _wide(addresses.size, size)
-    tiles = np.zeros((len(wide), len(wide)))
+    wide = np.empty((addresses.size, min(size, _BLOCK)))
     for start in range(0, size, _BLOCK):
         stop = min(start + _BLOCK, size)
-        _widen(addresses, start, stop, like, wide)
-        _multiply(wide, stop - start, tiles)
-    _mirror(tiles, matrix)
+        for i in range(addresses.size):
+            _widen(_part(addresses[i], start, stop, like), wide[i])
+        _multiply(wide, stop - start, matrix)
+    _mirror(matrix)
 
 
 @_compiled()
@@ -428,31 +447,69 @@ def _survey(
 ) -> bool:
     count, is_sum = len(matrix), True
     scratch, sums = np.empty(min(size, _BLOCK), like.dtype), np.empty((count, min(size, _BLOCK)), like.dtype)
-    wide = _wide(count, size)
-    tiles = np.zeros((len(wide), len(wide)))
+    wide = np.empty(sums.shape)
     for start in range(0, size, _BLOCK):
         stop = min(start + _BLOCK, size)
         whole = _part(total, start, stop, like)
         is_sum &= _adds_up(addresses, whole, start, scratch)
         square[0] += _dot(whole, whole)
-        known = 0
-        for k in range(addresses.size):
-            row, own = _part(addresses[k], start, stop, like), sums[owners[k]]
-            squares[k] += _dot(row, row)
-            if owners[k] == known:
-                known += 1
-                for i in range(row.size):
-                    own[i] = row[i]
-            else:
-                for i in range(row.size):
-                    own[i] += row[i]
+        _add_by_owner(addresses, owners, start, stop, sums, squares)
         for c in range(count):
-            own, widened = sums[c], wide[c]
-            for i in range(whole.size):
-                widened[i] = own[i]
-        _multiply(wide, whole.size, tiles)
-    _mirror(tiles, matrix)
+            _widen(sums[c][: whole.size], wide[c])
+        _multiply(wide, whole.size, matrix)
+    _mirror(matrix)
     return is_sum
+
+
+@_compiled()
+def _add_by_owner(
+    addresses: NDArray, owners: NDArray, start: int, stop: int, sums: NDArray, squares: NDArray
+) -> None:
+    """Add up a block of the rows of each owner, and count the square of each row."""
+    known = 0
+    for k in range(addresses.size):
+        row, own = _part(addresses[k], start, stop, sums), sums[owners[k]]
+        squares[k] += _dot(row, row)
+        if owners[k] == known:
+            known += 1
+            for i in range(row.size):
+                own[i] = row[i]
+        else:
+            for i in range(row.size):
+                own[i] += row[i]
+
+
+@_compiled()
+def _divide(
+    addresses: NDArray,
+    owners: NDArray,
+    ends: NDArray,
+    like: NDArray,
+    matrix: NDArray,
+    square: NDArray,
+    squares: NDArray,
+) -> None:
+    """Read parts and what they leave; ``ends``: where the whole and what is left lie, and their size."""
+    total, left_to, size = ends
+    count = len(matrix)
+    sums = np.empty((count, min(size, _BLOCK)), like.dtype)
+    wide, left = np.empty(sums.shape), sums[count - 1]
+    for start in range(0, size, _BLOCK):
+        stop = min(start + _BLOCK, size)
+        whole = _part(total, start, stop, like)
+        square[0] += _dot(whole, whole)
+        _add_by_owner(addresses, owners, start, stop, sums, squares)
+        left[: whole.size] = whole
+        for k in range(addresses.size):
+            row = _part(addresses[k], start, stop, like)
+            for i in range(row.size):
+                left[i] -= row[i]
+        if left_to != 0:
+            _part(left_to, start, stop, like)[:] = left[: whole.size]
+        for c in range(count):
+            _widen(sums[c][: whole.size], wide[c])
+        _multiply(wide, whole.size, matrix)
+    _mirror(matrix)
 
 
 @_compiled()
@@ -471,8 +528,8 @@ def _weigh(
     """
     after, before, second, size = ends
     count = table.shape[1]
-    parts, wide = np.empty((count, min(size, _BLOCK)), like.dtype), _wide(count, size)
-    tiles = np.zeros((len(wide), len(wide)))
+    parts = np.empty((count, min(size, _BLOCK)), like.dtype)
+    wide = np.empty(parts.shape)
     moved, made = np.empty(min(size, _BLOCK), like.dtype), np.empty(min(size, _BLOCK), like.dtype)
     effort, most_off, most = np.empty_like(moved), np.zeros_like(moved), np.zeros_like(moved)
     for start in range(0, size, _BLOCK):
@@ -486,14 +543,13 @@ def _weigh(
         if second != 0:
             _make(_part(second, start, stop, like), made_of, made)
         for c in range(count):
-            part, widened = parts[c][: delta.size], wide[c]
+            part = parts[c][: delta.size]
             _multiply_out(part, table[:, c], numbers[c], start, made)
-            for i in range(part.size):
-                widened[i] = part[i]
-        _multiply(wide, delta.size, tiles)
+            _widen(part, wide[c])
+        _multiply(wide, delta.size, matrix)
         if not _compare(delta, parts, there, effort, most_off, most):
             found[2] = np.inf  # what is not a number is as far off as can be
-    _mirror(tiles, matrix)
+    _mirror(matrix)
     found[2], found[3] = max(found[2], most_off.max()), most.max()
 
 

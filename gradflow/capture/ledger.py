@@ -35,6 +35,7 @@ from gradflow.updates.working import held, is_sharded
 
 __all__ = ["Account", "Arrival", "Backward", "Part", "fold", "is_zero", "probe", "stamp", "sums_to"]
 
+ROUNDING = "rounding"
 _PENDING = 8  # backwards that never accumulated (``autograd.grad``) are dropped beyond so many
 _PROBED = 256
 _SURVEYED = 64  # contributors; the pairs of more are too many
@@ -83,6 +84,7 @@ class Backward:
         stamp: Storage and version of the total the leaf received; None until it has received it.
         total: The total itself, where the arrivals do not sum to it bitwise.
         survey: All there is to know of the arrivals and their total; None where it was not read at once.
+        rest: What the parts leave of the arrival that they took the place of; None if nothing.
         probe: A few elements of the total, where the arrivals were let go of; else None.
     """
 
@@ -97,6 +99,7 @@ class Backward:
     stamp: tuple[int, int] | None = None
     total: Tensor | None = None
     survey: kernels.Survey | None = None
+    rest: Tensor | None = None
     probe: Tensor | None = None
 
     def lengths(self) -> Sequence[float | None]:
@@ -214,11 +217,13 @@ class Account:
         backward.names = tuple([label(edge.mark) for edge in backward.edges])
         backward.survey = _survey(backward, total)
         is_sum = sums_to(backward.gradients, total) if backward.survey is None else backward.survey.is_sum
+        if is_sum and backward.parts is not None:
+            self._divide_up(backward, backward.parts)
         if not is_sum:
             backward.residual, backward.remainder = _difference(fold(backward.gradients), total)
             backward.total = total.detach().clone() if total.requires_grad else total
         elif self._can_let_go(backward):
-            backward.probe, backward.gradients = probe(total), []
+            backward.probe, backward.gradients, backward.total = probe(total), [], None
         return is_missing
 
     def commit(self, task: int) -> list[Edge]:
@@ -232,8 +237,30 @@ class Account:
             self._count(backward)
         return backward.edges
 
+    def _divide_up(self, backward: Backward, parts: dict[Edge, list[Part]]) -> None:
+        """Put parts in the place of what they are parts of, where that is all that arrived."""
+        divided = [edge for edge, name in zip(backward.edges, backward.names, strict=True) if name == SHARED]
+        if not any(edge in parts for edge in divided):
+            backward.parts = None  # whoever sent it is known without them
+        if backward.parts is None or len(backward.edges) > 1 or backward.terms is not None:
+            return
+        (edge,), (whole,), own = backward.edges, backward.gradients, parts[backward.edges[0]]
+        if not kernels.are_readable((whole, *(part.gradient for part in own))):
+            return
+        numbers = {name: i for i, name in enumerate(dict.fromkeys(part.contributor for part in own))}
+        owners = [numbers[part.contributor] for part in own]
+        rest = None if self._may_let_go(backward) else torch.empty_like(whole)
+        backward.gradients = [part.gradient for part in own]
+        backward.survey = kernels.divide(backward.gradients, whole, owners, rest)
+        if rest is None and not _is_finite(backward.survey):
+            rest = torch.empty_like(whole)
+            kernels.divide(backward.gradients, whole, owners, rest)
+        backward.names, backward.edges = tuple(part.contributor for part in own), [edge] * len(own)
+        backward.rest = None if backward.survey.is_sum else rest
+        backward.total, backward.parts = whole, None
+
     def _count(self, backward: Backward) -> None:
-        is_plain = self.is_empty and backward.total is None and backward.parts is None
+        is_plain = self.is_empty and backward.residual is None and backward.parts is None
         lengths = backward.lengths()
         further: list[tuple[Arrival, Tensor]] = []
         for i, (name, edge, gradient) in enumerate(
@@ -250,14 +277,19 @@ class Account:
         if backward.residual is not None and backward.remainder is not None:
             self.residuals.append(backward.residual)
             self._sum(UNCLAIMED, backward.remainder, is_ours=True)
-        self.is_refoldable = is_plain and len(self.sums) == len(backward.edges)
+        if backward.rest is not None:
+            self._sum(ROUNDING, backward.rest, is_ours=True)
+        is_refoldable = backward.total is None and len(self.sums) == len(backward.edges)
+        self.is_refoldable = is_plain and is_refoldable
         self.survey = backward.survey if is_plain else None
         self._total(backward)
         self.grad_stamp = stamp(self.param.grad) if self.param.grad is not None else (0, -1)
 
     def _count_let_go(self, backward: Backward) -> None:
         """Count what was read and let go of: ``.grad``, which was clear, is the total now."""
-        self.let_go = tuple(dict.fromkeys(backward.names))
+        names, survey = dict.fromkeys(backward.names), backward.survey
+        has_rest = survey is not None and len(names) < len(survey.gram)
+        self.let_go = (*names, ROUNDING) if has_rest else tuple(names)
         self.survey, self.probe = backward.survey, backward.probe
         self.uses += map(Arrival, backward.edges, backward.names, backward.lengths())
         grad = self.param.grad
@@ -270,16 +302,16 @@ class Account:
         return stamp(grad) == backward.stamp or (len(hooks) == 1 and not grad.is_sparse)
 
     def _can_let_go(self, backward: Backward) -> bool:
-        """Tell whether nothing but what the survey told is needed of the arrivals."""
-        return (
-            self.lets_go
-            and backward.survey is not None
-            and self.is_empty
-            and backward.was_clear
-            and backward.parts is None
-            and backward.terms is None
-            and math.isfinite(backward.survey.square[0])  # else somebody will ask who brought what is not
-        )
+        """Tell whether nothing but what the survey told is needed of the arrivals.
+
+        Where something is not finite, somebody will ask for the contributions.
+        """
+        survey = backward.survey
+        is_read = survey is not None and backward.parts is None and _is_finite(survey)
+        return is_read and self._may_let_go(backward)
+
+    def _may_let_go(self, backward: Backward) -> bool:
+        return self.lets_go and self.is_empty and backward.was_clear and backward.terms is None
 
     def _take_back(self, grad: Tensor) -> None:
         """A further backward adds to what was let go of: of that, only what is in ``.grad`` is left."""
@@ -321,7 +353,7 @@ class Account:
             self._add(Arrival(edge, part.contributor), part.gradient, further)
             rest = rest - part.gradient
         if rest.device.type != "cpu" or bool(_dense_values(rest).any()):
-            self._sum("rounding", rest, is_ours=True)
+            self._sum(ROUNDING, rest, is_ours=True)
 
     def _add(self, arrival: Arrival, gradient: Tensor, further: list[tuple[Arrival, Tensor]]) -> None:
         """Count a use; the norm of a contributor's second and further ones is to be taken, if unknown."""
@@ -443,6 +475,10 @@ def _survey(backward: Backward, total: Tensor) -> kernels.Survey | None:
         return kernels.survey(gradients, total)
     numbers = {name: number for number, name in enumerate(order)}
     return kernels.survey(gradients, total, [numbers[name] for name in backward.names])
+
+
+def _is_finite(survey: kernels.Survey) -> bool:
+    return math.isfinite(survey.square[0])
 
 
 def _equal(here: Tensor, there: Tensor) -> bool:

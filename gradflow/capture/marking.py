@@ -166,8 +166,7 @@ class Marker:
         if mark.stem is None:
             mark.stem = Stem(mark)
         stem = mark.stem
-        if is_split and not stem.leaves:
-            self._survey(node, stem)
+        stem.is_split |= is_split
         if not stem.is_guarded:
             stem.is_guarded = True
             node.register_prehook(self._sink.guard(stem))
@@ -211,7 +210,7 @@ class Marker:
 
         self.spread(node, visit)
 
-    def _survey(self, node: Node, stem: Stem) -> None:
+    def survey(self, node: Node, stem: Stem) -> None:
         """Find what is split with a stem: of a trunk, what lies outside any branch like itself."""
         region, leaves = set[Mark](), dict[int, Tensor]()
 

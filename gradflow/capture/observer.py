@@ -327,15 +327,20 @@ class Observer:
         if UNCLAIMED in sent and not stem.rows and (is_explicit or not stem.is_trunk):
             self.planter.marker.open_to_outside(node)  # somebody beside the branches
         is_whole = sent.pop(INNER, None) is None or self.planter.marker.splits_trunks
-        may_meet_behind = is_explicit and stem.is_trunk and stem.size > 1
-        is_apart = bool(sent) and sent.keys() != {SHARED}
-        if stem.leaves and is_apart and is_whole and (may_meet_behind or self._is_met(stem)):
+        is_apart = bool(sent) and sent.keys() != {SHARED} and is_whole
+        if stem.is_split and is_apart and self._is_met(node, stem, is_explicit=is_explicit):
             self._send(node, stem, sent, task)
         if stem.terms:
             self._send(node, stem, stem.through_terms(arriving), task, are_terms=True)
 
-    def _is_met(self, stem: Stem) -> bool:
-        return self.labeller.of_mark(stem.mark) == SHARED
+    def _is_met(self, node: Node, stem: Stem, *, is_explicit: bool) -> bool:
+        """Tell whether branches meet at a stem, or may at what lies behind it."""
+        if self.labeller.of_mark(stem.mark) == SHARED:
+            return True
+        if not (is_explicit and stem.is_trunk):
+            return False
+        self.planter.marker.survey(node, stem)
+        return stem.size > 1
 
     def _send(
         self,
@@ -346,6 +351,10 @@ class Observer:
         *,
         are_terms: bool = False,
     ) -> None:
+        if not stem.size:
+            self.planter.marker.survey(node, stem)
+        if not stem.leaves:
+            return
         region = None if are_terms else stem.region
 
         def begin(name: str) -> None:

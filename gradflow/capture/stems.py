@@ -35,7 +35,8 @@ class Stem:
 
     Attributes:
         mark: Its mark.
-        leaves: The watched parameters behind it, if it is to be split.
+        is_split: Whether it is to be split.
+        leaves: The watched parameters behind it, once they were looked for: when something is to be split.
         region: Marks of the stretch that is split with it; None for everything behind it.
         is_met: Whether those that read it are known, so that the rest of what arrives is somebody else's.
         is_trunk: Whether it lies outside any branch, and is no mere weight.
@@ -47,6 +48,7 @@ class Stem:
     """
 
     mark: Mark
+    is_split: bool = False
     leaves: list[Tensor] = field(default_factory=list)
     region: set[Mark] | None = None
     is_met: bool = False

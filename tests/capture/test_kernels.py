@@ -219,3 +219,32 @@ def test_a_number_over_a_root_is_worked_out_as_torch_would(size, dtype):
     np.testing.assert_allclose(found.gram, known.gram, rtol=1e-6, atol=1e-7 * known.gram.max())
     np.testing.assert_array_equal(found.norms, known.norms)
     assert found.residual.item() <= 1e-6
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("owners", [(0,), (0, 1, 2), (0, 1, 0)])
+@pytest.mark.parametrize("size", [1, 1025, 5000])
+def test_parts_of_a_whole_are_read_with_what_they_leave(size, owners, dtype):
+    parts = rows_of(len(owners), size, dtype)
+    whole = total_of(parts) * (1 + 1e-3)
+    pairs, left = list(zip(parts, owners, strict=True)), whole
+    for part in parts:
+        left = left - part
+    rows = [total_of([part for part, own in pairs if own == k]) for k in range(max(owners) + 1)] + [left]
+    rest = torch.empty_like(whole)
+    found = kernels.divide(parts, whole, owners, rest)
+    assert torch.equal(rest, left)
+    assert not found.is_sum
+    for i, one in enumerate(rows):
+        for j, other in enumerate(rows):
+            slack = 1e-14 * (exactly(one, one) * exactly(other, other)) ** 0.5
+            assert abs(found.gram[i, j] - exactly(one, other)) <= slack
+    np.testing.assert_allclose(found.squares, [exactly(part, part) for part in parts], rtol=1e-14)
+    np.testing.assert_allclose(found.square, exactly(whole, whole), rtol=1e-14)
+
+
+def test_parts_that_leave_nothing_have_no_row_for_it():
+    parts = [torch.tensor([1.0, 2.0]), torch.tensor([0.5, 0.25])]
+    found = kernels.divide(parts, parts[0] + parts[1], [0, 1])
+    assert found.is_sum
+    assert found.gram.shape == (2, 2)
