@@ -453,30 +453,37 @@ def _survey(
         whole = _part(total, start, stop, like)
         is_sum &= _adds_up(addresses, whole, start, scratch)
         square[0] += _dot(whole, whole)
-        _add_by_owner(addresses, owners, start, stop, sums, squares)
-        for c in range(count):
-            _widen(sums[c][: whole.size], wide[c])
+        _widen_by_owner(addresses, owners, start, stop, sums, squares, wide[:count])
         _multiply(wide, whole.size, matrix)
     _mirror(matrix)
+    if addresses.size == count:
+        squares[:] = np.diag(matrix)
     return is_sum
 
 
 @_compiled()
-def _add_by_owner(
-    addresses: NDArray, owners: NDArray, start: int, stop: int, sums: NDArray, squares: NDArray
+def _widen_by_owner(
+    addresses: NDArray, owners: NDArray, start: int, stop: int, sums: NDArray, squares: NDArray, wide: NDArray
 ) -> None:
-    """Add up a block of the rows of each owner, and count the square of each row."""
+    """Widen what a block of the rows of each owner sums to; of several rows, count the square of each."""
+    size = stop - start
+    if addresses.size == len(wide):  # each has one, in this order
+        for k in range(addresses.size):
+            _widen(_part(addresses[k], start, stop, sums), wide[k])
+        return
     known = 0
     for k in range(addresses.size):
         row, own = _part(addresses[k], start, stop, sums), sums[owners[k]]
         squares[k] += _dot(row, row)
         if owners[k] == known:
             known += 1
-            for i in range(row.size):
+            for i in range(size):
                 own[i] = row[i]
         else:
-            for i in range(row.size):
+            for i in range(size):
                 own[i] += row[i]
+    for c in range(len(wide)):
+        _widen(sums[c][:size], wide[c])
 
 
 @_compiled()
@@ -491,14 +498,14 @@ def _divide(
 ) -> None:
     """Read parts and what they leave; ``ends``: where the whole and what is left lie, and their size."""
     total, left_to, size = ends
-    count = len(matrix)
-    sums = np.empty((count, min(size, _BLOCK)), like.dtype)
-    wide, left = np.empty(sums.shape), sums[count - 1]
+    last = len(matrix) - 1
+    sums = np.empty((last, min(size, _BLOCK)), like.dtype)
+    wide, left = np.empty((last + 1, min(size, _BLOCK))), np.empty(min(size, _BLOCK), like.dtype)
     for start in range(0, size, _BLOCK):
         stop = min(start + _BLOCK, size)
         whole = _part(total, start, stop, like)
         square[0] += _dot(whole, whole)
-        _add_by_owner(addresses, owners, start, stop, sums, squares)
+        _widen_by_owner(addresses, owners, start, stop, sums, squares, wide[:last])
         left[: whole.size] = whole
         for k in range(addresses.size):
             row = _part(addresses[k], start, stop, like)
@@ -506,10 +513,11 @@ def _divide(
                 left[i] -= row[i]
         if left_to != 0:
             _part(left_to, start, stop, like)[:] = left[: whole.size]
-        for c in range(count):
-            _widen(sums[c][: whole.size], wide[c])
+        _widen(left[: whole.size], wide[last])
         _multiply(wide, whole.size, matrix)
     _mirror(matrix)
+    if addresses.size == last:
+        squares[:] = np.diag(matrix)[:last]
 
 
 @_compiled()
