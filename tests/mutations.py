@@ -171,14 +171,14 @@ MUTATIONS = (
     ),
     Mutation(
         "keep a pass through a trunk out of the branches that it leads through",
-        "capture/observer.py",
+        "capture/passes.py",
         "return (None,) * len(arriving)",
         "return None",
         "proofs/test_random_graphs.py::test_a_trunk_that_leads_through_a_branch_is_split_without_what_the_branch_brings",
     ),
     Mutation(
         "compare what arrived with what the leaf received",
-        "capture/kernels.py",
+        "capture/compiled.py",
         "if here[i] != there[i] and not",
         "if False and not",
         "capture/test_kernels.py::test_rows_are_a_sum_only_to_the_last_bit_and_only_in_their_order",

@@ -18,7 +18,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from gradflow.capture.ledger import Account, Backward, is_zero, stamp
+from gradflow.capture.arrivals import Backward
+from gradflow.capture.comparing import is_zero, stamp
+from gradflow.capture.ledger import Account
 from gradflow.updates.working import held, is_sharded
 
 __all__ = ["AveragedAccount"]

@@ -17,103 +17,22 @@ Note:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from gradflow.capture import kernels
+from gradflow.capture.arrivals import ROUNDING, Arrival, Backward, Part
 from gradflow.capture.calls import Mark
+from gradflow.capture.comparing import dense_values, fold, is_zero, probe, stamp
 from gradflow.capture.marking import Edge
 from gradflow.capture.reduce import norm, norms
 from gradflow.capture.stems import SHARED, UNCLAIMED
-from gradflow.updates.working import held, is_sharded
 
-__all__ = ["Account", "Arrival", "Backward", "Part", "fold", "is_zero", "probe", "stamp", "sums_to"]
+__all__ = ["Account"]
 
-ROUNDING = "rounding"
 _PENDING = 8  # backwards that never accumulated (``autograd.grad``) are dropped beyond so many
-_PROBED = 256
-_SURVEYED = 64  # contributors; the pairs of more are too many
-
-
-@dataclass(eq=False, slots=True)
-class Arrival:
-    """A use that brought something: counted towards a contributor, its norm taken only when asked for.
-
-    Attributes:
-        edge: The use.
-        contributor: Whom it counts towards.
-        norm: Norm of what it brought, on the device or known already; None where it is the contributor's.
-    """
-
-    edge: Edge
-    contributor: str
-    norm: Tensor | float | None = None
-
-
-class Part(NamedTuple):
-    """What one contributor sent through a stem to a use behind it.
-
-    Attributes:
-        contributor: Who sent it.
-        gradient: What came out at the use.
-    """
-
-    contributor: str
-    gradient: Tensor
-
-
-@dataclass(eq=False, slots=True)
-class Backward:
-    """One parameter in one backward call, until it is committed.
-
-    Attributes:
-        edges: Uses that brought something, in arrival order.
-        gradients: What each brought; empty once it was let go of.
-        names: Contributor of each, once the leaf has received the sum.
-        parts: What came through stems to a use, by contributor.
-        terms: What named terms of the loss sent to each use.
-        residual: How far they were from the leaf's total; None while conserved bitwise.
-        remainder: What the leaf received beyond the arrivals; None while conserved bitwise.
-        was_clear: Whether ``.grad`` was None before.
-        stamp: Storage and version of the total the leaf received; None until it has received it.
-        total: The total itself, where the arrivals do not sum to it bitwise.
-        survey: All there is to know of the arrivals and their total; None where it was not read at once.
-        rest: What the parts leave of the arrival that they took the place of; None if nothing.
-        probe: A few elements of the total, where the arrivals were let go of; else None.
-    """
-
-    edges: list[Edge] = field(default_factory=list)
-    gradients: list[Tensor] = field(default_factory=list)
-    names: tuple[str, ...] = ()
-    parts: dict[Edge, list[Part]] | None = None
-    terms: list[tuple[Edge, str, Tensor]] | None = None
-    residual: Tensor | None = None
-    remainder: Tensor | None = None
-    was_clear: bool = False
-    stamp: tuple[int, int] | None = None
-    total: Tensor | None = None
-    survey: kernels.Survey | None = None
-    rest: Tensor | None = None
-    probe: Tensor | None = None
-
-    def lengths(self) -> Sequence[float | None]:
-        """Give the norm of what each use brought, where it was read; None for each elsewhere."""
-        if self.survey is None:
-            return [None] * len(self.edges)
-        found: list[float | None] = np.sqrt(self.survey.squares).tolist()
-        return found
-
-    def received(self) -> Tensor:
-        """Give what the leaf received."""
-        folded = self.total if self.total is not None else fold(self.gradients)
-        assert folded is not None, "without arrivals the total is kept"
-        return folded
 
 
 @dataclass(eq=False, slots=True)
@@ -182,11 +101,7 @@ class Account:
 
     def arrive(self, task: int, edge: Edge, gradient: Tensor) -> None:
         """Take in what one use brings."""
-        if gradient.requires_grad:  # under create_graph it would hold the whole double graph
-            gradient = gradient.detach().clone()
-        backward = self._backward(task)
-        backward.edges.append(edge)
-        backward.gradients.append(gradient)
+        self._backward(task).add(edge, gradient)
 
     def divide(self, task: int, edge: Edge, part: Part) -> None:
         """Take in what one contributor sent through a stem to a use, ahead of the sum that will arrive."""
@@ -213,17 +128,11 @@ class Account:
         backward = self._backward(task)
         is_missing = self._notice_clearing()
         backward.was_clear = self.param.grad is None
-        backward.stamp = stamp(total)
-        backward.names = tuple([label(edge.mark) for edge in backward.edges])
-        backward.survey = _survey(backward, total)
-        is_sum = sums_to(backward.gradients, total) if backward.survey is None else backward.survey.is_sum
-        if is_sum and backward.parts is not None:
-            self._divide_up(backward, backward.parts)
-        if not is_sum:
-            backward.residual, backward.remainder = _difference(fold(backward.gradients), total)
-            backward.total = total.detach().clone() if total.requires_grad else total
-        elif self._can_let_go(backward):
-            backward.probe, backward.gradients, backward.total = probe(total), [], None
+        may_let_go = self.lets_go and self.is_empty and backward.was_clear and backward.terms is None
+        names = [label(edge.mark) for edge in backward.edges]
+        backward.receive(total, names, needs_rest=not may_let_go)
+        if may_let_go and backward.is_read and backward.residual is None:
+            backward.let_go(total)
         return is_missing
 
     def commit(self, task: int) -> list[Edge]:
@@ -236,28 +145,6 @@ class Account:
         else:
             self._count(backward)
         return backward.edges
-
-    def _divide_up(self, backward: Backward, parts: dict[Edge, list[Part]]) -> None:
-        """Put parts in the place of what they are parts of, where that is all that arrived."""
-        divided = [edge for edge, name in zip(backward.edges, backward.names, strict=True) if name == SHARED]
-        if not any(edge in parts for edge in divided):
-            backward.parts = None  # whoever sent it is known without them
-        if backward.parts is None or len(backward.edges) > 1 or backward.terms is not None:
-            return
-        (edge,), (whole,), own = backward.edges, backward.gradients, parts[backward.edges[0]]
-        if not kernels.are_readable((whole, *(part.gradient for part in own))):
-            return
-        numbers = {name: i for i, name in enumerate(dict.fromkeys(part.contributor for part in own))}
-        owners = [numbers[part.contributor] for part in own]
-        rest = None if self._may_let_go(backward) else torch.empty_like(whole)
-        backward.gradients = [part.gradient for part in own]
-        backward.survey = kernels.divide(backward.gradients, whole, owners, rest)
-        if rest is None and not _is_finite(backward.survey):
-            rest = torch.empty_like(whole)
-            kernels.divide(backward.gradients, whole, owners, rest)
-        backward.names, backward.edges = tuple(part.contributor for part in own), [edge] * len(own)
-        backward.rest = None if backward.survey.is_sum else rest
-        backward.total, backward.parts = whole, None
 
     def _count(self, backward: Backward) -> None:
         is_plain = self.is_empty and backward.residual is None and backward.parts is None
@@ -287,9 +174,7 @@ class Account:
 
     def _count_let_go(self, backward: Backward) -> None:
         """Count what was read and let go of: ``.grad``, which was clear, is the total now."""
-        names, survey = dict.fromkeys(backward.names), backward.survey
-        has_rest = survey is not None and len(names) < len(survey.gram)
-        self.let_go = (*names, ROUNDING) if has_rest else tuple(names)
+        self.let_go = backward.contributors()
         self.survey, self.probe = backward.survey, backward.probe
         self.uses += map(Arrival, backward.edges, backward.names, backward.lengths())
         grad = self.param.grad
@@ -300,18 +185,6 @@ class Account:
         """Tell whether ``.grad`` is the total as the engine put it there, itself or a copy of it."""
         hooks = self.param._post_accumulate_grad_hooks or ()  # ours is one: nobody else may have changed it
         return stamp(grad) == backward.stamp or (len(hooks) == 1 and not grad.is_sparse)
-
-    def _can_let_go(self, backward: Backward) -> bool:
-        """Tell whether nothing but what the survey told is needed of the arrivals.
-
-        Where something is not finite, somebody will ask for the contributions.
-        """
-        survey = backward.survey
-        is_read = survey is not None and backward.parts is None and _is_finite(survey)
-        return is_read and self._may_let_go(backward)
-
-    def _may_let_go(self, backward: Backward) -> bool:
-        return self.lets_go and self.is_empty and backward.was_clear and backward.terms is None
 
     def _take_back(self, grad: Tensor) -> None:
         """A further backward adds to what was let go of: of that, only what is in ``.grad`` is left."""
@@ -352,7 +225,7 @@ class Account:
         for part in parts:
             self._add(Arrival(edge, part.contributor), part.gradient, further)
             rest = rest - part.gradient
-        if rest.device.type != "cpu" or bool(_dense_values(rest).any()):
+        if rest.device.type != "cpu" or bool(dense_values(rest).any()):
             self._sum(ROUNDING, rest, is_ours=True)
 
     def _add(self, arrival: Arrival, gradient: Tensor, further: list[tuple[Arrival, Tensor]]) -> None:
@@ -417,94 +290,3 @@ class Account:
         if self.total is None and grad is not None and stamp(grad) != self.grad_stamp:
             self.total = fold(list(self.sums.values()))
         return is_missing
-
-
-def probe(tensor: Tensor) -> Tensor:
-    """Copy a few elements, spread over the tensor."""
-    flat = tensor.coalesce().values().reshape(-1) if tensor.is_sparse else tensor.reshape(-1)
-    return flat[:: max(1, flat.numel() // _PROBED)].detach().clone()
-
-
-def stamp(tensor: Tensor) -> tuple[int, int]:
-    """Identify the contents of a dense tensor without reading them: its storage and its version."""
-    if tensor.is_sparse:
-        return id(tensor), tensor._version
-    if is_sharded(tensor):  # what changes a shard is counted by itself, or by what holds it
-        shard = held(tensor)
-        return shard.data_ptr(), shard._version + tensor._version
-    return tensor.data_ptr(), tensor._version
-
-
-def fold(gradients: list[Tensor]) -> Tensor | None:
-    """Sum in the given order, as the engine does; a single one is given back itself."""
-    if not gradients:
-        return None
-    total = gradients[0]
-    for i, gradient in enumerate(gradients[1:]):
-        if i == 0 or total.is_sparse or total.dtype != gradient.dtype:
-            total = total + gradient
-        else:
-            total += gradient
-    return total
-
-
-def sums_to(gradients: list[Tensor], total: Tensor) -> bool:
-    """Tell whether gradients, added in the given order, are a total to the last bit.
-
-    On a device that cannot be asked only a single one can be, which is the total itself.
-    """
-    if not gradients:
-        return False
-    first = gradients[0]
-    if len(gradients) == 1 and (first is total or stamp(first)[0] == stamp(total)[0]):
-        return True
-    if total.device.type != "cpu" or any(g.is_sparse for g in (total, *gradients)):
-        return False
-    if kernels.are_readable((total, *gradients)):
-        return kernels.is_sum(gradients, total)
-    folded = fold(gradients)
-    return folded is not None and _equal(folded, total)
-
-
-def _survey(backward: Backward, total: Tensor) -> kernels.Survey | None:
-    """Read the arrivals and their total at once, where they lie on the host."""
-    gradients, order = backward.gradients, dict.fromkeys(backward.names)
-    if not 0 < len(order) <= _SURVEYED or not kernels.are_readable((total, *gradients)):
-        return None
-    if len(order) == len(gradients):
-        return kernels.survey(gradients, total)
-    numbers = {name: number for number, name in enumerate(order)}
-    return kernels.survey(gradients, total, [numbers[name] for name in backward.names])
-
-
-def _is_finite(survey: kernels.Survey) -> bool:
-    return math.isfinite(survey.square[0])
-
-
-def _equal(here: Tensor, there: Tensor) -> bool:
-    """Tell whether two tensors are equal, and have their NaNs in the same places."""
-    if torch.equal(here, there):
-        return True
-    nans = here.isnan(), there.isnan()
-    return torch.equal(*nans) and torch.equal(here[~nans[0]], there[~nans[1]])
-
-
-def _difference(folded: Tensor | None, total: Tensor) -> tuple[Tensor, Tensor]:
-    """Give (max |folded − total| / max |total|, total − folded)."""
-    total = total.detach()
-    remainder = total.clone() if folded is None else total - folded
-    magnitudes = [_dense_values(t).abs().amax().double() for t in (remainder, total)]
-    residual = torch.where(magnitudes[0] == 0, 0.0, magnitudes[0] / magnitudes[1])
-    return residual.reshape(1), remainder
-
-
-def _dense_values(tensor: Tensor) -> Tensor:
-    values = tensor.coalesce().values() if tensor.is_sparse else tensor
-    return values if values.numel() else values.new_zeros(1)
-
-
-def is_zero(grad: Tensor) -> bool:
-    """Tell whether a gradient was zeroed in place; asks only the host's own memory."""
-    if grad.device.type != "cpu":
-        return False
-    return not bool(_dense_values(grad).any())

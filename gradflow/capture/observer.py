@@ -10,21 +10,22 @@ import itertools
 import threading
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
+from gradflow.capture.arrivals import Part
 from gradflow.capture.calls import Mark, Window
 from gradflow.capture.hooks import AccumulatedHook, EnterHook, LeafHook, LeaveHook
 from gradflow.capture.labels import Labeller
-from gradflow.capture.ledger import Account, Part
+from gradflow.capture.ledger import Account
 from gradflow.capture.marking import Edge
+from gradflow.capture.passes import Passes
 from gradflow.capture.planting import Planter
 from gradflow.capture.ranks import Ranks, are_there
-from gradflow.capture.stems import INNER, SHARED, UNCLAIMED, Crossing, Stem, send_through
+from gradflow.capture.stems import Crossing, Stem
 from gradflow.capture.targets import Targets
 from gradflow.record import RESERVED, Finding
 from gradflow.updates.working import is_sharded
@@ -32,16 +33,6 @@ from gradflow.updates.working import is_sharded
 __all__ = ["Observer"]
 
 _numbers = itertools.count()
-_A_CAST = 4  # a stem of so few nodes costs nothing worth telling
-
-
-class _Split(NamedTuple):
-    """A pass through a stem that is under way: in which backward, and for whom."""
-
-    task: int
-    name: str
-    is_term: bool
-    region: set[Mark] | None
 
 
 class Observer:
@@ -74,9 +65,9 @@ class Observer:
         self.is_complete = True
         self.by_reader: set[int] = set()  # parameters used outside any branch, for one that reads the result
         self.missing: set[int] = set()  # parameters whose contributions were let go of when more came
-        self.passes = [0, 0]  # extra passes through stems in this step, and through how many nodes
         self.ranks = Ranks(targets, self.account, self.guarded) if are_there() else None
         self.planter = Planter(f"gradflow:{next(_numbers)}", self, named, splits_trunks=splits_trunks)
+        self.passes = Passes(self.planter.marker, self.labeller)
         self._names, self._named = names, named
         self._keeps = keeps
         self._needs_sums, self._lets_go = needs_sums, False
@@ -88,7 +79,6 @@ class Observer:
         self._lock = threading.RLock()
         self._warned: set[str] = set()
         self._task = -1
-        self._split: _Split | None = None
         self.on_backward: Callable[[int], None] = lambda _task: None
         self.on_drop: Callable[[], None] = lambda: None
 
@@ -138,7 +128,8 @@ class Observer:
             account.lets_go = self._lets_go
         self.labeller.forget()
         self._strangers.clear()
-        self.reports, self.is_complete, self.passes = [], True, [0, 0]
+        self.reports, self.is_complete = [], True
+        self.passes.forget()
         self.by_reader, self.missing = set(), set()
         self._windows = [] if self._window_is_over else self._windows[-1:]
 
@@ -206,7 +197,7 @@ class Observer:
         def arrived(inputs: tuple[Tensor | None, ...], _outputs: tuple[Tensor | None, ...]) -> None:
             if not self.is_armed:
                 return
-            if torch.is_grad_enabled() and self._split is None:  # under create_graph
+            if torch.is_grad_enabled() and self.passes.split is None:  # under create_graph
                 self.guarded(self.planter.follow, inputs, edges[0].mark if edges else crossings[0].reader)
             self.guarded(self._arrive, edges, crossings, inputs)
 
@@ -216,7 +207,7 @@ class Observer:
         """Give the pre-hook for a node that branches meet at."""
 
         def about_to_run(arriving: tuple[Tensor | None, ...]) -> None:
-            if self.is_armed and self._split is None:
+            if self.is_armed and self.passes.split is None:
                 self.guarded(self._divide, stem, arriving)
 
         return about_to_run
@@ -225,10 +216,7 @@ class Observer:
         """Give the pre-hook for a node that stretches outside any branch border on."""
 
         def about_to_run(arriving: tuple[Tensor | None, ...]) -> tuple[None, ...] | None:
-            split = self._split
-            if split is None or split.region is None or mark in split.region:
-                return None
-            return (None,) * len(arriving)
+            return self.passes.fence(mark, arriving)
 
         return about_to_run
 
@@ -289,7 +277,7 @@ class Observer:
     def _arrive(
         self, edges: list[Edge], crossings: list[Crossing], inputs: tuple[Tensor | None, ...]
     ) -> None:
-        split = self._split
+        split = self.passes.split
         task = self._in_backward() if split is None else split.task
         for edge in edges:
             gradient = inputs[edge.slot]
@@ -307,69 +295,13 @@ class Observer:
         if split is None:
             for crossing in crossings:
                 if crossing.read.stem is not None:
-                    self._enter(task, crossing, inputs[crossing.slot])
-
-    def _enter(self, task: int, crossing: Crossing, cotangent: Tensor | None) -> None:
-        stem = crossing.read.stem
-        if cotangent is None or stem is None or not stem.is_guarded:
-            return
-        reader, contributor = crossing.reader, self.labeller.of_mark(crossing.reader)
-        if self.planter.marker.splits_trunks or reader.is_stem_candidate:  # then it is split where it came in
-            is_inner = stem.is_trunk and reader.branch is None and contributor != UNCLAIMED
-            contributor = INNER if is_inner or contributor == SHARED else contributor
-        stem.enter(task, contributor, crossing.output, cotangent)
+                    self.passes.enter(task, crossing, inputs[crossing.slot])
 
     def _divide(self, stem: Stem, arriving: tuple[Tensor | None, ...]) -> None:
-        """Send what each branch brings through the stem, just before the user's backward goes through it."""
-        task, node = self._in_backward(), torch._C._current_autograd_node()
-        sent = stem.leave(task, arriving)
-        is_explicit = self.labeller.labels(stem.mark.window).is_explicit
-        if UNCLAIMED in sent and not stem.rows and (is_explicit or not stem.is_trunk):
-            self.planter.marker.open_to_outside(node)  # somebody beside the branches
-        is_whole = sent.pop(INNER, None) is None or self.planter.marker.splits_trunks
-        is_apart = bool(sent) and sent.keys() != {SHARED} and is_whole
-        if stem.is_split and is_apart and self._is_met(node, stem, is_explicit=is_explicit):
-            self._send(node, stem, sent, task)
-        if stem.terms:
-            self._send(node, stem, stem.through_terms(arriving), task, are_terms=True)
-
-    def _is_met(self, node: Node, stem: Stem, *, is_explicit: bool) -> bool:
-        """Tell whether branches meet at a stem, or may at what lies behind it."""
-        if self.labeller.of_mark(stem.mark) == SHARED:
-            return True
-        if not (is_explicit and stem.is_trunk):
-            return False
-        self.planter.marker.survey(node, stem)
-        return stem.size > 1
-
-    def _send(
-        self,
-        node: Node,
-        stem: Stem,
-        sent: dict[str, dict[int, Tensor]],
-        task: int,
-        *,
-        are_terms: bool = False,
-    ) -> None:
-        if not stem.size:
-            self.planter.marker.survey(node, stem)
-        if not stem.leaves:
-            return
-        region = None if are_terms else stem.region
-
-        def begin(name: str) -> None:
-            self._split = _Split(task, name, are_terms, region)
-
-        try:
-            send_through(node, stem, sent, begin)
-        finally:
-            self._split = None
-        if stem.size > _A_CAST:
-            self.passes[0] += len(sent)
-            self.passes[1] += len(sent) * stem.size
+        self.passes.divide(self._in_backward(), stem, arriving)
 
     def _receive(self, key: int, total: Tensor) -> None:
-        if self._split is not None:
+        if self.passes.split is not None:
             return
         task, account = self._in_backward(), self.account(key)
         if account is None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from gradflow.capture.averaged import AveragedAccount
-from gradflow.capture.ledger import Account, fold, probe, stamp
+from gradflow.capture.comparing import fold, probe, stamp
+from gradflow.capture.ledger import Account
 from gradflow.capture.reduce import Harvest, Slot, norm
 from gradflow.record import OTHER_RANKS
 

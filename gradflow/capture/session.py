@@ -249,7 +249,7 @@ class Session:
                     *(() if observer.ranks is None else observer.ranks.reports()),
                     *self._inspect(),
                     *_misfit(observer.misfit),
-                    *_passes(*observer.passes),
+                    *_passes(observer.passes.count, observer.passes.nodes),
                     *_by_reader(len(observer.by_reader), len(parameters)),
                     *_missing(len(observer.missing), len(parameters)),
                     *(() if observer.saw_calls or not parameters else (_UNSEEN,)),

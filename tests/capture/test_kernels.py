@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradflow.capture import kernels
+from gradflow.capture import compiled, kernels
 
 SIZES = (1, 7, 2047, 2048, 2049, 10_000)
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -199,7 +199,7 @@ def test_compiled_code_works_where_nothing_can_be_written(monkeypatch):
 
     monkeypatch.setattr("numba.core.caching.CacheImpl.__init__", refuse)
 
-    @kernels._compiled()
+    @compiled._compiled()
     def double(number):
         return 2 * number
 

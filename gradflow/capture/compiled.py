@@ -1,0 +1,397 @@
+"""The compiled code that reads gradients where they lie; what calls it is :mod:`gradflow.capture.kernels`.
+
+numba compiles a function when it is first called, and keeps the result on disk for the next process. It
+compiles anew when this file changes and does not look at others, so all compiled code stands here.
+
+Memory is told of by addresses; ``like`` is an empty array of the dtype that lies there. Shapes: ``C`` rows of
+``n`` elements each, one after another. Results are added to arrays that the caller made, of zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numba import carray  # type: ignore[attr-defined]  # not among numba's typed exports
+from numba.core import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+__all__ = ["MADE", "TILE", "divide", "gram", "is_sum", "squares", "survey", "survey_few", "weigh"]
+
+_BLOCK = 1024  # elements of a row that are read at a time: three rows of a block stay in the first cache
+TILE = 3  # rows that are multiplied with as many others at a time, so that each is loaded less often
+MADE = -1  # stands for the address of a factor that is made block by block
+_IN_ANY_ORDER = {"reassoc", "contract", "nsz"}  # of sums in float64, and of nothing else
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _compiled(**options: Any) -> Callable[[_Function], _Function]:
+    """Compile a function for each kind of arguments; in each process anew where nothing can be written."""
+
+    def compiled(function: _Function) -> _Function:
+        wanted = {"nogil": True, "error_model": "numpy", **options}
+        try:
+            return cast("_Function", numba.njit(cache=True, **wanted)(function))
+        except RuntimeError:  # no folder for the cache
+            return cast("_Function", numba.njit(**wanted)(function))
+
+    return compiled
+
+
+def _take_address(_typing: Any, address: Any, like: Any) -> Any:
+    """Take a number as the address of elements of the dtype of ``like``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like.dtype)(address, like), generate  # type: ignore[no-untyped-call]  # numba's own
+
+
+_pointer: Any = intrinsic(_take_address)
+
+
+@_compiled()
+def _part(address: int, start: int, stop: int, like: NDArray) -> Any:
+    return carray(_pointer(address, like), stop)[start:stop]
+
+
+@_compiled(fastmath=_IN_ANY_ORDER)
+def _dot(left: NDArray, right: NDArray) -> float:
+    found = 0.0
+    for i in range(left.size):
+        found += np.float64(left[i]) * np.float64(right[i])
+    return found
+
+
+@_compiled()  # each rounding as the engine rounds
+def _adds_up(addresses: NDArray, total: NDArray, start: int, scratch: NDArray) -> bool:
+    stop = start + total.size
+    first = _part(addresses[0], start, stop, scratch)
+    if addresses.size == 1:
+        return _is_alike(first, total)
+    second = _part(addresses[1], start, stop, scratch)
+    for i in range(total.size):
+        scratch[i] = first[i] + second[i]
+    for k in range(2, addresses.size):
+        further = _part(addresses[k], start, stop, scratch)
+        for i in range(total.size):
+            scratch[i] += further[i]
+    return _is_alike(scratch[: total.size], total)
+
+
+@_compiled()
+def _is_alike(here: NDArray, there: NDArray) -> bool:
+    unlike = np.int32(0)
+    for i in range(there.size):  # without a way out, so that many are compared at once
+        unlike += np.int32(here[i] != there[i])
+    if unlike != 0:
+        for i in range(there.size):
+            if here[i] != there[i] and not (np.isnan(here[i]) and np.isnan(there[i])):
+                return False
+    return True
+
+
+@_compiled()
+def _widen(row: NDArray, wide: NDArray) -> None:
+    for i in range(row.size):
+        wide[i] = row[i]
+
+
+@_compiled()
+def _multiply(wide: NDArray, size: int, matrix: NDArray) -> None:
+    """Add the inner products of the rows of a block, on and below the diagonal, tile by tile."""
+    whole = len(wide) // TILE * TILE
+    for i in range(0, whole, TILE):
+        for j in range(0, i + 1, TILE):
+            _add_tile(wide, i, j, size, matrix[i : i + TILE, j : j + TILE])
+    for i in range(whole, len(wide)):
+        for j in range(i + 1):
+            matrix[i, j] += _dot(wide[i][:size], wide[j][:size])
+
+
+@_compiled(fastmath=_IN_ANY_ORDER)
+def _add_tile(wide: NDArray, i: int, j: int, size: int, found: NDArray) -> None:
+    a, b, c = wide[i][:size], wide[i + 1][:size], wide[i + 2][:size]
+    x, y, z = wide[j][:size], wide[j + 1][:size], wide[j + 2][:size]
+    ax = ay = az = bx = by = bz = cx = cy = cz = 0.0
+    for k in range(size):
+        ax, ay, az = ax + a[k] * x[k], ay + a[k] * y[k], az + a[k] * z[k]
+        bx, by, bz = bx + b[k] * x[k], by + b[k] * y[k], bz + b[k] * z[k]
+        cx, cy, cz = cx + c[k] * x[k], cy + c[k] * y[k], cz + c[k] * z[k]
+    found[0, 0], found[0, 1], found[0, 2] = found[0, 0] + ax, found[0, 1] + ay, found[0, 2] + az
+    found[1, 0], found[1, 1], found[1, 2] = found[1, 0] + bx, found[1, 1] + by, found[1, 2] + bz
+    found[2, 0], found[2, 1], found[2, 2] = found[2, 0] + cx, found[2, 1] + cy, found[2, 2] + cz
+
+
+@_compiled()
+def _mirror(matrix: NDArray) -> None:
+    for i in range(len(matrix)):
+        for j in range(i):
+            matrix[j, i] = matrix[i, j]
+
+
+@_compiled()
+def gram(addresses: NDArray, size: int, like: NDArray, matrix: NDArray) -> None:
+    """Take the inner products of rows, ``[C, C]``."""
+    if addresses.size == 1:
+        row = _part(addresses[0], 0, size, like)
+        matrix[0, 0] = _dot(row, row)
+        return
+    if addresses.size <= 3:
+        survey_few(addresses, addresses[0], size, like, matrix, np.zeros(1))
+        return
+    wide = np.empty((addresses.size, min(size, _BLOCK)))
+    for start in range(0, size, _BLOCK):
+        stop = min(start + _BLOCK, size)
+        for i in range(addresses.size):
+            _widen(_part(addresses[i], start, stop, like), wide[i])
+        _multiply(wide, stop - start, matrix)
+    _mirror(matrix)
+
+
+@_compiled()
+def squares(addresses: NDArray, size: int, like: NDArray, found: NDArray) -> None:
+    """Take the square of the 2-norm of each row, ``[C]``."""
+    for i in range(addresses.size):
+        row = _part(addresses[i], 0, size, like)
+        found[i] = _dot(row, row)
+
+
+@_compiled()
+def is_sum(addresses: NDArray, total: int, size: int, like: NDArray) -> bool:
+    """Tell whether rows, added in their order, are a total to the last bit; NaN equals NaN."""
+    scratch = np.empty(min(size, _BLOCK), like.dtype)
+    for start in range(0, size, _BLOCK):
+        if not _adds_up(addresses, _part(total, start, min(start + _BLOCK, size), like), start, scratch):
+            return False
+    return True
+
+
+@_compiled()
+def survey_few(
+    addresses: NDArray, total: int, size: int, like: NDArray, matrix: NDArray, square: NDArray
+) -> bool:
+    """Read two or three rows and their total, without a buffer.
+
+    ``matrix``: inner products, ``[C, C]``; ``square``: that of the total, ``[1]``. Tells whether the rows are
+    the total, where all are numbers.
+    """
+    whole = _part(total, 0, size, like)
+    first, second = _part(addresses[0], 0, size, like), _part(addresses[1], 0, size, like)
+    if addresses.size == 2:
+        return _survey_two(first, second, whole, matrix, square)
+    return _survey_three(first, second, _part(addresses[2], 0, size, like), whole, matrix, square)
+
+
+@_compiled(fastmath=_IN_ANY_ORDER)
+def _survey_two(first: NDArray, second: NDArray, total: NDArray, matrix: NDArray, square: NDArray) -> bool:
+    aa = ab = bb = tt = 0.0
+    unlike = np.int32(0)
+    for i in range(total.size):
+        unlike |= np.int32(_add(first[i], second[i]) != total[i])
+        a, b, t = np.float64(first[i]), np.float64(second[i]), np.float64(total[i])
+        aa, ab, bb, tt = aa + a * a, ab + a * b, bb + b * b, tt + t * t
+    matrix[0, 0], matrix[1, 1], square[0] = aa, bb, tt
+    matrix[0, 1] = matrix[1, 0] = ab
+    return bool(unlike == 0)
+
+
+@_compiled(fastmath=_IN_ANY_ORDER)
+def _survey_three(
+    first: NDArray, second: NDArray, third: NDArray, total: NDArray, matrix: NDArray, square: NDArray
+) -> bool:
+    aa = ab = ac = bb = bc = cc = tt = 0.0
+    unlike = np.int32(0)
+    for i in range(total.size):
+        unlike |= np.int32(_add(_add(first[i], second[i]), third[i]) != total[i])
+        a, b, c, t = np.float64(first[i]), np.float64(second[i]), np.float64(third[i]), np.float64(total[i])
+        aa, ab, ac, bb = aa + a * a, ab + a * b, ac + a * c, bb + b * b
+        bc, cc, tt = bc + b * c, cc + c * c, tt + t * t
+    matrix[0, 0], matrix[1, 1], matrix[2, 2], square[0] = aa, bb, cc, tt
+    matrix[1, 0], matrix[2, 0], matrix[2, 1] = ab, ac, bc
+    _mirror(matrix)
+    return bool(unlike == 0)
+
+
+@_compiled()  # rounded as the engine rounds, although its callers add in any order
+def _add(here: float, there: float) -> float:
+    return here + there
+
+
+@_compiled()
+def survey(
+    addresses: NDArray, owners: NDArray, ends: NDArray, like: NDArray, matrix: NDArray, found: NDArray
+) -> bool:
+    """Read rows and their total.
+
+    ``owners``: whose each row is; ``ends``: where the total lies, and its size; ``matrix``: inner products of
+    what each owner's rows sum to; ``found``: squares of the total and of each row, ``[1 + C]``. Tells whether
+    the rows are the total.
+    """
+    total, size = ends
+    count, squares, is_sum = len(matrix), found[1:], True
+    scratch, sums = np.empty(min(size, _BLOCK), like.dtype), np.empty((count, min(size, _BLOCK)), like.dtype)
+    wide = np.empty(sums.shape)
+    for start in range(0, size, _BLOCK):
+        stop = min(start + _BLOCK, size)
+        whole = _part(total, start, stop, like)
+        is_sum &= _adds_up(addresses, whole, start, scratch)
+        found[0] += _dot(whole, whole)
+        _widen_by_owner(addresses, owners, (start, stop), sums, squares, wide)
+        _multiply(wide, whole.size, matrix)
+    _mirror(matrix)
+    if addresses.size == count:
+        squares[:] = np.diag(matrix)
+    return is_sum
+
+
+@_compiled()
+def _widen_by_owner(
+    addresses: NDArray, owners: NDArray, span: Any, sums: NDArray, squares: NDArray, wide: NDArray
+) -> None:
+    """Widen what a block of the rows of each owner sums to; of several rows, count the square of each."""
+    start, stop = span
+    size = stop - start
+    if addresses.size == len(wide):  # each has one, in this order
+        for k in range(addresses.size):
+            _widen(_part(addresses[k], start, stop, sums), wide[k])
+        return
+    known = 0
+    for k in range(addresses.size):
+        row, own = _part(addresses[k], start, stop, sums), sums[owners[k]]
+        squares[k] += _dot(row, row)
+        if owners[k] == known:
+            known += 1
+            for i in range(size):
+                own[i] = row[i]
+        else:
+            for i in range(size):
+                own[i] += row[i]
+    for c in range(len(wide)):
+        _widen(sums[c][:size], wide[c])
+
+
+@_compiled()
+def divide(
+    addresses: NDArray, owners: NDArray, ends: NDArray, like: NDArray, matrix: NDArray, found: NDArray
+) -> None:
+    """Read parts and what they leave of a whole; the rest as in :func:`survey`.
+
+    ``ends``: where the whole lies, where to put what is left (0: nowhere), and their size. The last row of
+    ``matrix`` is that of what is left.
+    """
+    total, left_to, size = ends
+    last, squares = len(matrix) - 1, found[1:]
+    sums = np.empty((last, min(size, _BLOCK)), like.dtype)
+    wide, left = np.empty((last + 1, min(size, _BLOCK))), np.empty(min(size, _BLOCK), like.dtype)
+    for start in range(0, size, _BLOCK):
+        stop = min(start + _BLOCK, size)
+        whole = _part(total, start, stop, like)
+        found[0] += _dot(whole, whole)
+        _widen_by_owner(addresses, owners, (start, stop), sums, squares, wide[:last])
+        left[: whole.size] = whole
+        for k in range(addresses.size):
+            row = _part(addresses[k], start, stop, like)
+            for i in range(row.size):
+                left[i] -= row[i]
+        if left_to != 0:
+            _part(left_to, start, stop, like)[:] = left[: whole.size]
+        _widen(left[: whole.size], wide[last])
+        _multiply(wide, whole.size, matrix)
+    _mirror(matrix)
+    if addresses.size == last:
+        squares[:] = np.diag(matrix)[:last]
+
+
+@_compiled()
+def weigh(
+    table: NDArray, numbers: NDArray, ends: NDArray, like: NDArray, matrix: NDArray, found: NDArray
+) -> None:
+    """Work out the parts of a delta, and read them against it.
+
+    ``table``: where the tensors lie whose products sum to a part, and their factors, ``[2, C, products]``; 0
+    stands for none, and ``MADE`` for one that is made block by block. ``numbers``: factors that are numbers;
+    in the last row those that a factor is made of. ``ends``: where the parameter lies after and before the
+    step, what a factor is made of (0: nothing), and their size. ``found``: squares of the delta and of the
+    parameter before, how far the parts are off beyond rounding, and the largest effort.
+    """
+    after, before, second, size = ends
+    count = table.shape[1]
+    parts, wide = np.empty((count, min(size, _BLOCK)), like.dtype), np.empty((count, min(size, _BLOCK)))
+    moved, made, effort = np.empty_like(parts[0]), np.empty_like(parts[0]), np.empty_like(parts[0])
+    most_off, most = np.zeros_like(moved), np.zeros_like(moved)
+    for start in range(0, size, _BLOCK):
+        stop = min(start + _BLOCK, size)
+        here, there = _part(after, start, stop, like), _part(before, start, stop, like)
+        delta = moved[: stop - start]
+        for i in range(delta.size):
+            delta[i] = here[i] - there[i]
+        found[0] += _dot(delta, delta)
+        found[1] += _dot(there, there)
+        if second != 0:
+            _make(_part(second, start, stop, like), numbers[-1], made)
+        for c in range(count):
+            part = parts[c][: delta.size]
+            _multiply_out(part, table[:, c], numbers[c], start, made)
+            _widen(part, wide[c])
+        _multiply(wide, delta.size, matrix)
+        if not _compare(delta, parts, there, effort, most_off, most):
+            found[2] = np.inf  # what is not a number is as far off as can be
+    _mirror(matrix)
+    found[2], found[3] = max(found[2], most_off.max()), most.max()
+
+
+@_compiled()
+def _make(second: NDArray, made_of: NDArray, made: NDArray) -> None:
+    """Make a block of a factor that is a number over a root, rounded as torch rounds it."""
+    kind = made.dtype.type
+    number, root, eps = kind(made_of[0]), kind(made_of[1]), kind(made_of[2])
+    for i in range(second.size):
+        made[i] = number / (np.sqrt(second[i]) / root + eps)
+
+
+@_compiled()
+def _multiply_out(part: NDArray, table: NDArray, numbers: NDArray, start: int, made: NDArray) -> None:
+    """Sum the products of one contributor, rounded as torch rounds them."""
+    stop = start + part.size
+    part[:] = 0
+    for k in range(numbers.size):
+        if table[0, k] == 0:
+            break
+        tensor = _part(table[0, k], start, stop, part)
+        if table[1, k] == 0:
+            number = part.dtype.type(numbers[k])
+            for i in range(part.size):
+                part[i] += number * tensor[i]
+            continue
+        factor = made[: part.size] if table[1, k] == MADE else _part(table[1, k], start, stop, part)
+        for i in range(part.size):
+            part[i] += factor[i] * tensor[i]
+
+
+@_compiled()
+def _compare(
+    delta: NDArray, parts: NDArray, theta: NDArray, effort: NDArray, most_off: NDArray, most: NDArray
+) -> bool:
+    """See how far parts are from a delta beyond the rounding of the parameter; ``delta`` is used up.
+
+    What was most so far is kept for each place of a block, for that takes no comparing across places.
+    Tells whether all of it are numbers.
+    """
+    slack = delta.dtype.type(2 * np.finfo(delta.dtype).eps)
+    effort[:] = 0
+    for c in range(len(parts)):
+        part = parts[c]
+        for i in range(delta.size):
+            delta[i] -= part[i]
+            effort[i] += abs(part[i])
+    unlike = np.int32(0)
+    for i in range(delta.size):
+        off = abs(delta[i]) - abs(theta[i]) * slack
+        most_off[i] = off if off > most_off[i] else most_off[i]
+        most[i] = effort[i] if effort[i] > most[i] else most[i]
+        unlike |= np.int32(np.isnan(off))
+    return bool(unlike == 0)

@@ -1,0 +1,121 @@
+"""Extra passes through stems: what each branch sends into one goes through it on its own.
+
+A pass runs inside the user's backward, just before that goes through the stem itself. While one is under way,
+the hooks behind the stem know for whom it is (:attr:`Passes.split`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from gradflow.capture.calls import Mark
+from gradflow.capture.labels import Labeller
+from gradflow.capture.marking import Marker
+from gradflow.capture.stems import INNER, SHARED, UNCLAIMED, Crossing, Stem, send_through
+
+__all__ = ["Passes", "Split"]
+
+_A_CAST = 4  # a stem of so few nodes costs nothing worth telling
+
+
+class Split(NamedTuple):
+    """A pass through a stem that is under way: in which backward, and for whom."""
+
+    task: int
+    name: str
+    is_term: bool
+    region: set[Mark] | None
+
+
+class Passes:
+    """Sends what branches bring to stems through them, one by one.
+
+    Args:
+        marker: Knows what lies behind a stem.
+        labeller: Knows whose a node is.
+
+    Attributes:
+        split: The pass that is under way; None while there is none.
+        count: Passes in this step.
+        nodes: Through how many nodes they went.
+    """
+
+    def __init__(self, marker: Marker, labeller: Labeller) -> None:
+        self._marker, self._labeller = marker, labeller
+        self.split: Split | None = None
+        self.count = self.nodes = 0
+
+    def forget(self) -> None:
+        """A step is over."""
+        self.count = self.nodes = 0
+
+    def enter(self, task: int, crossing: Crossing, cotangent: Tensor | None) -> None:
+        """Take in what one reader sends into a stem."""
+        stem = crossing.read.stem
+        if cotangent is None or stem is None or not stem.is_guarded:
+            return
+        reader, contributor = crossing.reader, self._labeller.of_mark(crossing.reader)
+        if self._marker.splits_trunks or reader.is_stem_candidate:  # then it is split where it came in
+            is_inner = stem.is_trunk and reader.branch is None and contributor != UNCLAIMED
+            contributor = INNER if is_inner or contributor == SHARED else contributor
+        stem.enter(task, contributor, crossing.output, cotangent)
+
+    def divide(self, task: int, stem: Stem, arriving: tuple[Tensor | None, ...]) -> None:
+        """Send what each branch brings through the stem, just before the user's backward goes through it."""
+        node = torch._C._current_autograd_node()
+        sent = stem.leave(task, arriving)
+        is_explicit = self._labeller.labels(stem.mark.window).is_explicit
+        if UNCLAIMED in sent and not stem.rows and (is_explicit or not stem.is_trunk):
+            self._marker.open_to_outside(node)  # somebody beside the branches
+        is_whole = sent.pop(INNER, None) is None or self._marker.splits_trunks
+        is_apart = bool(sent) and sent.keys() != {SHARED} and is_whole
+        if stem.is_split and is_apart and self._is_met(node, stem, is_explicit=is_explicit):
+            self._send(node, stem, sent, task)
+        if stem.terms:
+            self._send(node, stem, stem.through_terms(arriving), task, are_terms=True)
+
+    def _is_met(self, node: Node, stem: Stem, *, is_explicit: bool) -> bool:
+        """Tell whether branches meet at a stem, or may at what lies behind it."""
+        if self._labeller.of_mark(stem.mark) == SHARED:
+            return True
+        if not (is_explicit and stem.is_trunk):
+            return False
+        self._marker.survey(node, stem)
+        return stem.size > 1
+
+    def _send(
+        self,
+        node: Node,
+        stem: Stem,
+        sent: dict[str, dict[int, Tensor]],
+        task: int,
+        *,
+        are_terms: bool = False,
+    ) -> None:
+        if not stem.size:
+            self._marker.survey(node, stem)
+        if not stem.leaves:
+            return
+        region = None if are_terms else stem.region
+
+        def begin(name: str) -> None:
+            self.split = Split(task, name, are_terms, region)
+
+        try:
+            send_through(node, stem, sent, begin)
+        finally:
+            self.split = None
+        if stem.size > _A_CAST:
+            self.count += len(sent)
+            self.nodes += len(sent) * stem.size
+
+    def fence(self, mark: Mark, arriving: tuple[Tensor | None, ...]) -> tuple[None, ...] | None:
+        """Keep a pass from a node outside its stretch: give what the node gets instead, if anything."""
+        split = self.split
+        if split is None or split.region is None or mark in split.region:
+            return None
+        return (None,) * len(arriving)
