@@ -13,8 +13,7 @@ import torch
 import gradflow
 from benchmarks.nets import Job, Optimize, chain, lstm, sgd
 from benchmarks.page import Row, Table
-from benchmarks.steps import then
-from benchmarks.timing import Spread, Times, Work, interleave
+from benchmarks.timing import Spread, Times, Work, interleave, then
 
 __all__ = ["PICTURE", "SWEEPS", "Curve", "Sweep", "drawn", "slope", "table"]
 

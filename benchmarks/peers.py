@@ -20,8 +20,7 @@ from benchmarks.dot_program import provided
 from benchmarks.memory import live_bytes
 from benchmarks.nets import NETS, Job, Net, encoder_a, sgd, triplet
 from benchmarks.page import Row, Table, timed
-from benchmarks.steps import then
-from benchmarks.timing import Spread, Times, Work, interleave
+from benchmarks.timing import Spread, Times, Work, interleave, then
 from gradflow.zoo.resnet50 import ResNet50
 
 __all__ = ["Trial", "beside", "by_hand", "load", "per_sample", "tried"]

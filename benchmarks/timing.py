@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Spread", "Times", "Work", "cpu_seconds", "interleave"]
+__all__ = ["Spread", "Times", "Work", "cpu_seconds", "interleave", "then"]
 
 Work = Callable[[], object]
 
@@ -114,3 +114,13 @@ def interleave(
             times[name].cpu.append((cpu_seconds() - cpu) / steps)
             times[name].wall.append((time.perf_counter() - wall) / steps)
     return times
+
+
+def then(first: Work, second: Work) -> Callable[[], None]:
+    """Do one after the other."""
+
+    def both() -> None:
+        first()
+        second()
+
+    return both

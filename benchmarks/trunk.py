@@ -8,20 +8,23 @@ from importlib import import_module
 import torch
 
 import gradflow
+from benchmarks.floors import bare
 from benchmarks.nets import Job, sgd, trunk
 from benchmarks.page import Row, Table, timed
-from benchmarks.steps import then
-from benchmarks.timing import Spread, Work, interleave
+from benchmarks.timing import Spread, Work, interleave, then
 
 __all__ = ["grads_instead", "split"]
 
 _BASE = "the plain step, and three `autograd.grad` of the trunk beside it"
+_FLOOR = "floor: that, with hooks on the nodes that keep references"
 
 
 def split(scale: float = 1.0) -> Table:
     """Compare ``stems="split"`` with a call of ``autograd.grad`` for each loss, and with TorchJD."""
     variants: dict[str, Work] = {"a plain step": trunk(sgd).step}
     variants[_BASE] = partial(_grads_beside, trunk(sgd))
+    job = trunk(sgd)
+    variants[_FLOOR] = bare(job, partial(_grads_beside, job))
     variants["three `autograd.grad` instead of `backward`, summed by hand"] = partial(
         grads_instead, trunk(sgd)
     )
@@ -47,7 +50,8 @@ def split(scale: float = 1.0) -> Table:
     for name, one in times.items():
         target = 1.0 if "split" in name else None
         more = (f"{1e3 * Spread.of(one.cpu).median:.1f}",)
-        rows.append(timed(name, one.over(times[_BASE]), target=target, more=more))
+        floor = Spread.of(times[_FLOOR].over(times[_BASE]).cpu)
+        rows.append(timed(name, one.over(times[_BASE]), target=target, more=more, floor=floor))
     return Table(
         "One trunk under three heads, told apart",
         "An MLP of six layers of 512, three heads, batch 64: a whole training step, as a multiple of one "

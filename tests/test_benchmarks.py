@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from benchmarks import __main__ as program
-from benchmarks import dot_program, growth, memory, page, peers, steps, trunk
-from benchmarks.nets import NETS, Net, chain, encoder_a, sgd
+from benchmarks import dot_program, floors, growth, memory, page, peers, steps, trunk
+from benchmarks.nets import NETS, Net, adam, chain, encoder_a, sgd
 from benchmarks.page import Row, Table
 from benchmarks.timing import Spread, Times, interleave
+from gradflow.capture import kernels
 
 TINY = Net("tiny", "a chain of two", chain(2, 4, 2, 2), 99.0, rounds=2, steps=5)
 
@@ -20,7 +21,7 @@ TINY = Net("tiny", "a chain of two", chain(2, 4, 2, 2), 99.0, rounds=2, steps=5)
 def test_a_net_is_watched_in_every_way(net):
     if net.name == "B32":
         net = replace(net, build=NETS["B4"].build)  # the same but for its batch
-    for name in ("plain", "bare", "watched", "every 10th", "deltas"):
+    for name in ("plain", "bare", "floor", "watched", "every 10th", "deltas"):
         job = net.build(sgd)
         before = [p.detach().clone() for p in job.model.parameters()]
         step, flows = steps.watched(job, name)
@@ -52,6 +53,31 @@ def test_the_trunk_is_split_beside_the_ways_by_hand():
         "three `autograd.grad` instead of `backward`, summed by hand",
     }
     assert sum("TorchJD" in row.what for row in rows) == 2  # measured, or why not
+
+
+def test_a_target_that_the_floor_misses_too_lies_below_it():
+    found = Spread.of([2.0])
+    assert Row("a", found, target=1.0, floor=Spread.of([1.5])).verdict == "below the floor"
+    assert Row("a", found, target=1.0, floor=Spread.of([0.5])).verdict == "missed"
+    assert Row("a", found, target=2.0, floor=Spread.of([2.5])).verdict == "met"
+
+
+def test_floors_take_the_step_that_training_takes():
+    for floor in (floors.bare, floors.least, lambda job: floors.least_split(job)[0]):
+        one, other = (NETS["A4"].build(adam) for _ in range(2))
+        step = floor(other)
+        for _ in range(2):
+            one.step()
+            step()
+        for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_the_floor_reads_what_arrives(monkeypatch):
+    seen = []
+    monkeypatch.setattr(kernels, "survey", lambda rows, total, owners: seen.append((len(rows), owners)))
+    floors.least(NETS["A4"].build(sgd))()
+    assert seen == [(3, None)] * 11
 
 
 def test_by_hand_is_the_step_that_backward_takes():
@@ -175,7 +201,7 @@ def test_a_page_keeps_what_is_not_measured_again(tmp_path, capsys):
     assert "| thing | ≤ 1 | 0.500 | met |" in text
     assert "| thing | ≤ 1 | 3.000 | missed |" in text
     assert "2.000" not in text
-    assert "Of 2 targets 1 are met and 1 missed." in text
+    assert "Of 2 targets 1 are met, 0 lie below the floor, 1 are missed." in text
     path.write_text(text.replace("Machine: ", "Machine: another "), "utf-8")
     page.written(path, {"two": lambda: table(1.0)}, ["one", "two"])
     assert "0.500" not in path.read_text("utf-8")
