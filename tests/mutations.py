@@ -72,13 +72,13 @@ MUTATIONS = (
     Mutation(
         "follow what a backward with create_graph builds",
         "capture/observer.py",
-        "if torch.is_grad_enabled() and self._split is None:",
+        "if torch.is_grad_enabled() and self.passes.split is None:",
         "if False:",
         "capture/test_recomputation.py::test_gradient_penalty_is_conserved_and_belongs_to_its_path",
     ),
     Mutation(
         "keep no graph alive through a gradient that has one",
-        "capture/ledger.py",
+        "capture/arrivals.py",
         "gradient = gradient.detach().clone()",
         "pass",
         "capture/test_recomputation.py::test_create_graph_keeps_no_graph_alive",
@@ -99,8 +99,8 @@ MUTATIONS = (
     ),
     Mutation(
         "know everything that reads a trunk beside the branches",
-        "capture/observer.py",
-        "self.planter.marker.open_to_outside(node)",
+        "capture/passes.py",
+        "self._marker.open_to_outside(node)",
         "pass",
         "capture/test_stems.py::test_trunk_that_the_loss_reads_beside_one_branch_is_not_given_to_it",
     ),

@@ -34,6 +34,7 @@ class Call:
         makes_weights: Whether it, or a call around it, has no tensor among its arguments: a parametrization.
         recomputes: For a forward run again inside a backward, as checkpointing does: a mark of its first run.
         is_recomputed: Whether it ran inside a backward at all.
+        is_function: Whether its module has no parameters, so that calling it again makes no path.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Call:
     makes_weights: bool = False
     recomputes: Mark | None = None
     is_recomputed: bool = False
+    is_function: bool = False
 
     def chain(self) -> Iterator[Call]:
         """Give this call and the calls around it, innermost first."""

@@ -19,7 +19,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["MADE", "TILE", "divide", "gram", "is_sum", "squares", "survey", "survey_few", "weigh"]
+__all__ = ["MADE", "TILE", "divide", "gram", "is_sum", "make", "squares", "survey", "survey_few", "weigh"]
 
 _BLOCK = 1024  # elements of a row that are read at a time: three rows of a block stay in the first cache
 TILE = 3  # rows that are multiplied with as many others at a time, so that each is loaded less often
@@ -129,16 +129,14 @@ def _add_tile(wide: NDArray, i: int, j: int, size: int, found: NDArray) -> None:
 @_compiled()
 def _mirror(matrix: NDArray) -> None:
     for i in range(len(matrix)):
-        for j in range(i):
-            matrix[j, i] = matrix[i, j]
+        matrix[:i, i] = matrix[i, :i]
 
 
 @_compiled()
 def gram(addresses: NDArray, size: int, like: NDArray, matrix: NDArray) -> None:
     """Take the inner products of rows, ``[C, C]``."""
     if addresses.size == 1:
-        row = _part(addresses[0], 0, size, like)
-        matrix[0, 0] = _dot(row, row)
+        squares(addresses, size, like, matrix[0])
         return
     if addresses.size <= 3:
         survey_few(addresses, addresses[0], size, like, matrix, np.zeros(1))
@@ -253,8 +251,7 @@ def _widen_by_owner(
     addresses: NDArray, owners: NDArray, span: Any, sums: NDArray, squares: NDArray, wide: NDArray
 ) -> None:
     """Widen what a block of the rows of each owner sums to; of several rows, count the square of each."""
-    start, stop = span
-    size = stop - start
+    (start, stop), size = span, span[1] - span[0]
     if addresses.size == len(wide):  # each has one, in this order
         for k in range(addresses.size):
             _widen(_part(addresses[k], start, stop, sums), wide[k])
@@ -313,10 +310,10 @@ def weigh(
     """Work out the parts of a delta, and read them against it.
 
     ``table``: where the tensors lie whose products sum to a part, and their factors, ``[2, C, products]``; 0
-    stands for none, and ``MADE`` for one that is made block by block. ``numbers``: factors that are numbers;
-    in the last row those that a factor is made of. ``ends``: where the parameter lies after and before the
-    step, what a factor is made of (0: nothing), and their size. ``found``: squares of the delta and of the
-    parameter before, how far the parts are off beyond rounding, and the largest effort.
+    stands for none, ``MADE`` for one made block by block. ``numbers``: factors that are numbers; the last row
+    is what a factor is made of. ``ends``: where the parameter lies after and before the step, what a factor
+    is made of (0: nothing), their size. ``found``: squares of the delta and of the parameter before, how far
+    the parts are off beyond rounding, the largest effort.
     """
     after, before, second, size = ends
     count = table.shape[1]
@@ -345,12 +342,18 @@ def weigh(
 
 
 @_compiled()
+def make(second: int, made: int, size: int, like: NDArray, made_of: NDArray) -> None:
+    """Make a factor that is a number over a root, of what lies at ``second``; see :func:`weigh`."""
+    _make(_part(second, 0, size, like), made_of, _part(made, 0, size, like))
+
+
+@_compiled()
 def _make(second: NDArray, made_of: NDArray, made: NDArray) -> None:
     """Make a block of a factor that is a number over a root, rounded as torch rounds it."""
     kind = made.dtype.type
     number, root, eps = kind(made_of[0]), kind(made_of[1]), kind(made_of[2])
     for i in range(second.size):
-        made[i] = number / (np.sqrt(second[i]) / root + eps)
+        made[i] = kind(1) / (np.sqrt(second[i]) / root + eps) * number
 
 
 @_compiled()

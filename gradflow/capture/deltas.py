@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -86,7 +88,7 @@ def _add_up(terms: Sequence[Terms], moved: Tensor) -> dict[str, Tensor]:
         return {"unattributed": moved}
     parts: dict[str, Tensor] = {}
     for one in terms:
-        for name, part in one.split().parts.items():
+        for name, part in _with_roots_made(one).split().parts.items():
             parts[name] = parts[name] + part if name in parts else part
     return parts
 
@@ -110,6 +112,21 @@ def _readable(products: Products, after: Tensor, theta: Tensor) -> dict[str, ker
             tensors.append(tensor)
             found.setdefault(name, []).append((known, tensor))
     return dict(found) if len(roots) < 2 and kernels.are_readable(tensors) else None
+
+
+def _with_roots_made(terms: Terms) -> Terms:
+    """Let the compiled code make a number over a root, as it does where parts are not kept."""
+    made: dict[int, Factor] = {}
+    for factor, _ in itertools.chain.from_iterable(terms.products.values()):
+        if isinstance(factor, OverRoot) and id(factor) not in made:
+            known = _known(factor)
+            if isinstance(known, kernels.OverRoot) and kernels.are_readable((factor.second,)):
+                made[id(factor)] = kernels.make(known)
+    products = {
+        name: [(made.get(id(factor), factor), tensor) for factor, tensor in pairs]
+        for name, pairs in terms.products.items()
+    }
+    return replace(terms, products=products)
 
 
 def _known(factor: Factor) -> kernels.Factor | None:

@@ -74,7 +74,7 @@ class EnterHook(_Hook):
 
     def __call__(self, module: nn.Module, args: object, kwargs: object) -> None:
         """Called by torch before the module's forward."""
-        if not (self._is_function and is_plain()) and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and not (self._is_function and is_plain()):
             self._observer.begins(self._path, module)
             self._observer.planter.enter(self._path, module, (args, kwargs))
 
@@ -90,7 +90,7 @@ class LeaveHook(_Hook):
 
     def __call__(self, module: nn.Module, _args: object, output: object) -> None:
         """Called by torch after the module's forward."""
-        if not (self._is_function and is_plain()) and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and not (self._is_function and is_plain()):
             self._observer.planter.leave(module, output)
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "divide",
     "gram",
     "is_sum",
+    "make",
     "squares",
     "survey",
     "weigh",
@@ -226,6 +227,15 @@ def weigh(parts: Sequence[Products], after: Tensor, before: Tensor) -> Weighed:
     moved, theta, beyond, effort = found
     residual = np.array([0.0 if beyond == 0 else np.divide(beyond, effort)])
     return Weighed(matrix, np.sqrt([moved, theta]), residual)
+
+
+def make(over: OverRoot) -> Tensor:
+    """Give a number over the root of a readable tensor, rounded as :func:`weigh` rounds it."""
+    made = torch.empty_like(over.second)
+    numbers = np.array(over[1:], np.float64)
+    size, like = _size(made), _LIKE[made.dtype]
+    _code().make(over.second.data_ptr(), made.data_ptr(), size, like, numbers)
+    return made
 
 
 def _addresses(rows: Sequence[Tensor]) -> NDArray[np.int64]:

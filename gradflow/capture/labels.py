@@ -133,9 +133,10 @@ def _paths(window: Window, *, joins_itself: bool) -> dict[Call, PathKey]:
     """Find the path of every call; a call that only holds several paths has none.
 
     ``joins_itself``: whether a call that reads an earlier call of the same module joins its path, so that a
-    recurrent cell over one sequence is one path.
+    recurrent cell over one sequence is one path. A module without parameters is like a function: it makes
+    no path, however often it is called.
     """
-    repeated = {module for module, count in window.counts.items() if count > 1}
+    repeated = {c.module for c in window.calls if window.counts[c.module] > 1 and not c.is_function}
     holders: set[Call] = set()
     for call in window.calls:
         if call.module in repeated and call.parent is not None:
@@ -143,6 +144,8 @@ def _paths(window: Window, *, joins_itself: bool) -> dict[Call, PathKey]:
     paths: dict[Call, PathKey] = {}
     roots: dict[int, int] = {}
     for call in window.calls:
+        if call.is_function:
+            continue
         if call.parent in paths:
             paths[call] = paths[call.parent]
         elif call.module in repeated:

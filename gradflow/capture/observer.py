@@ -99,6 +99,8 @@ class Observer:
         self._look()
         for path, module in self.targets.modules():
             is_function = id(module) not in self._named and next(module.parameters(), None) is None
+            if is_function:
+                self.planter.functions.add(id(module))
             before = EnterHook(self, path, is_function=is_function)
             after = LeaveHook(self, is_function=is_function)
             self._handles += [
@@ -119,13 +121,14 @@ class Observer:
         Once a whole step was seen, in which no second backward added to the first, contributions are let go
         of as soon as they are read.
         """
-        self._lets_go = not self._needs_sums and self.ranks is None and (self._lets_go or bool(self.accounts))
+        has_seen_one = self._lets_go or any(not account.is_empty for account in self.accounts.values())
+        self._lets_go = has_seen_one and not self._needs_sums and self.ranks is None
         self.accounts = {
             key: a for key, a in self.accounts.items() if a.pending and key in self.targets.params
         }
         for account in self.accounts.values():
             account.clear()
-            account.lets_go = self._lets_go
+            account.lets_go = self._lets_go and not account.keep
         self.labeller.forget()
         self._strangers.clear()
         self.reports, self.is_complete = [], True

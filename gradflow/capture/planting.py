@@ -57,6 +57,7 @@ class Planter:
         self.marker = Marker(key, sink, splits_trunks=splits_trunks)
         self._sink = sink
         self._named = named
+        self.functions: set[int] = set()  # modules that are like functions, by id
         self._local = threading.local()
 
     def enter(self, path: str, module: nn.Module, data: object) -> None:
@@ -149,6 +150,7 @@ class Planter:
             window = parent.window if parent is not None else self._sink.window()
             call = window.begin(path, id(module), parent)
             self._place(call, module)
+        call.is_function = id(module) in self.functions
         tensors = tensors_of(data)
         call.makes_weights = not tensors or (parent is not None and parent.makes_weights)
         inputs = [node for t in tensors if (node := t.grad_fn) is not None]

@@ -59,7 +59,8 @@ def watch(
 
     Args:
         model: A module, or a list of modules (two models that share a layer; names then begin with ``"0."``).
-        optimizer: The optimizer, or a list of them; without one, ``flow.step()`` ends a step.
+        optimizer: The optimizer, or a list of them. Without one, ``flow.step()`` ends a step, no delta is
+            split, and from the second step on contributions are let go of once read, which saves memory.
         branches: None finds the paths by counting calls. A sequence of names gives them names in the order
             of the calls. ``{name: module}`` makes every call of a module a branch. ``gradflow.branch``
             overrules all.

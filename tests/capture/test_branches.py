@@ -357,3 +357,30 @@ def test_names_that_cannot_be_branches_are_refused(name):
         gradflow.branch(name)
     with pytest.raises(gradflow.GradflowError, match="do:"):
         gradflow.watch(encoder(), branches=(name, "other"))
+
+
+def test_a_module_without_parameters_that_is_used_again_is_no_path():
+    act = torch.nn.ReLU()
+    net = torch.nn.Sequential(torch.nn.Linear(5, 6), act, torch.nn.Linear(6, 6), act, torch.nn.Linear(6, 2))
+    with gradflow.watch(net) as flow:
+        net(torch.randn(3, 5)).square().sum().backward()
+        flow.step()
+    assert {p.contributors for p in flow.recording.last} == {("Sequential",)}
+    with gradflow.watch(net, branches=("left", "right")) as flow:
+        (net(torch.randn(3, 5)) * net(torch.randn(3, 5))).sum().backward()
+        flow.step()
+    assert {p.contributors for p in flow.recording.last} == {("left", "right")}
+
+
+def test_a_module_without_parameters_places_what_lies_behind_it_in_its_branch():
+    act, weight = torch.nn.ReLU(), torch.nn.Parameter(torch.randn(5, 4))
+    net = torch.nn.Module()
+    net.act, net.weight = act, weight
+    with gradflow.watch(net) as flow:
+        with gradflow.branch("left"):
+            left = act(torch.randn(3, 5) @ weight)
+        with gradflow.branch("right"):
+            right = act(torch.randn(3, 5) @ weight)
+        (left - right).square().sum().backward()
+        flow.step()
+    assert flow.recording.last["weight"].contributors == ("left", "right")

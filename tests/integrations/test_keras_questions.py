@@ -48,9 +48,9 @@ class TestThreeResNets:
 
     KEPT = "*conv1_conv*", "*conv3_block1_2_bn*", "*conv5_block3_3_conv.bias"
 
-    def trained(self, network, branches, watched=True, steps=1):
+    def trained(self, network, branches, watched=True, steps=1, rate=1e-3):
         model = three_resnets.Triplet(network)
-        model.compile(optimizer=keras.optimizers.SGD(1e-3))
+        model.compile(optimizer=keras.optimizers.SGD(rate))
         images = three_resnets.triplets(2 * steps)
         model.build([x.shape for x in images])
         flow = watching.watch(model, branches=branches, keep=self.KEPT) if watched else None
@@ -86,7 +86,8 @@ class TestThreeResNets:
         np.testing.assert_array_equal(before[0], before[1])
         np.testing.assert_array_equal(before[0], before[2])
         branches = dict(zip(NAMES, networks, strict=True))
-        recording, _ = self.trained(three, branches, steps=2)
+        # Over two images gradients reach 4e8 at first, and a larger step may end in what is not a number.
+        recording, _ = self.trained(three, branches, steps=2, rate=1e-10)
         for step in recording:
             assert len(step) == 3 * 212
             for p in step:  # each weight has one path, and hears nothing of the others
