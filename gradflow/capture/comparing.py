@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -14,9 +16,18 @@ _PROBED = 256
 
 
 def probe(tensor: Tensor) -> Tensor:
-    """Copy a few elements, spread over the tensor."""
-    flat = tensor.coalesce().values().reshape(-1) if tensor.is_sparse else tensor.reshape(-1)
-    return flat[:: max(1, flat.numel() // _PROBED)].detach().clone()
+    """Copy a few elements, spread over the tensor: the same ones however it lies in memory."""
+    values = tensor.coalesce().values() if tensor.is_sparse else tensor
+    few = values.detach()[_grid(values.shape)]
+    return few.clone(memory_format=torch.contiguous_format).reshape(-1)
+
+
+@functools.lru_cache(maxsize=4096)
+def _grid(shape: torch.Size) -> tuple[slice, ...]:
+    """Give what cuts a few elements out of a shape, without a copy of the whole where that is turned."""
+    wide = sum(size > 1 for size in shape)
+    most = max(1, round(_PROBED ** (1 / wide))) if wide else 1
+    return tuple(slice(None, None, max(1, -(-size // most))) for size in shape)
 
 
 def stamp(tensor: Tensor) -> tuple[int, int]:
