@@ -20,7 +20,7 @@ from gradflow.errors import InvalidArgumentError
 from gradflow.updates.frozen import Factor, Frozen, OverRoot, Stepped, is_zero
 from gradflow.updates.memory import HISTORY, Memory
 from gradflow.updates.rules import Rule, rule_of, why_whole
-from gradflow.updates.working import HALF, apart, as_read, held, is_sharded, laid_out, scalar, working
+from gradflow.updates.working import HALF, apart, as_read, held, is_sharded, scalar, working
 
 __all__ = ["DECAY", "ROUNDING", "DeltaSplitter", "Products", "Split", "Terms"]
 
@@ -204,7 +204,7 @@ class DeltaSplitter:
     def _products(self, param: Tensor, frozen: Frozen, pending: _Pending, theta: Tensor) -> Products:
         maximize = self._groups[param].get("maximize", False)
         gradients = {
-            name: laid_out(as_read(working(g), maximize=maximize, scale=pending.scale), theta)
+            name: as_read(working(g), maximize=maximize, scale=pending.scale)
             for name, g in pending.contributions.items()
         }
         if not is_zero(frozen.penalty):

@@ -11,7 +11,6 @@ __all__ = [
     "as_read",
     "held",
     "is_sharded",
-    "laid_out",
     "named_entries",
     "precise",
     "scalar",
@@ -39,13 +38,6 @@ def as_read(gradient: Tensor, *, maximize: bool, scale: Tensor | None) -> Tensor
     if scale is not None:
         gradient = gradient / scale.to(gradient.device)
     return -gradient if maximize else gradient
-
-
-def laid_out(gradient: Tensor, like: Tensor) -> Tensor:
-    """Give a gradient whose elements lie in the order of another tensor's: both are read together."""
-    if gradient.stride() == like.stride() or gradient.shape != like.shape:
-        return gradient
-    return torch.empty_like(like, dtype=gradient.dtype).copy_(gradient)
 
 
 def named_entries(sparse: Tensor) -> Tensor:
