@@ -177,6 +177,27 @@ MUTATIONS = (
         "proofs/test_random_graphs.py::test_a_trunk_that_leads_through_a_branch_is_split_without_what_the_branch_brings",
     ),
     Mutation(
+        "tell that a backward added to what was let go of",
+        "capture/observer.py",
+        "        if is_missing:\n",
+        "        if False:\n",
+        "capture/test_letting_go.py::test_a_second_backward_after_all_is_told_once_and_never_again",
+    ),
+    Mutation(
+        "keep what is not a number",
+        "capture/arrivals.py",
+        "self.parts is None and _is_finite(self.survey)",
+        "self.parts is None",
+        "capture/test_letting_go.py::test_what_is_not_a_number_is_kept_and_told",
+    ),
+    Mutation(
+        "see what is left of a gradient that was let go of",
+        "capture/ledger.py",
+        "return stamp(grad) == backward.stamp or (len(hooks) == 1 and not grad.is_sparse)",
+        "return True",
+        "capture/test_letting_go.py::test_a_hook_that_changes_a_gradient_at_once_is_seen",
+    ),
+    Mutation(
         "compare what arrived with what the leaf received",
         "capture/compiled.py",
         "if here[i] != there[i] and not",

@@ -145,6 +145,27 @@ def test_what_became_of_grad_is_told_as_if_nothing_were_let_go_of(between):
         assert_same_record(here, there)
 
 
+def test_a_hook_that_changes_a_gradient_at_once_is_seen():
+    def halve(param):
+        param.grad.mul_(0.5)
+
+    def halved(keep):
+        torch.manual_seed(0)
+        net = encoder()
+        for p in net.parameters():
+            p.register_post_accumulate_grad_hook(halve)
+        with gradflow.watch(net, branches=NAMES, keep=keep) as flow:
+            for seed in range(2):
+                net.zero_grad()
+                loss_of(net, seed).backward()
+                flow.step()
+        return flow.recording
+
+    for here, there in zip(halved("gram"), halved("tensors"), strict=True):
+        assert_same_record(here, there)
+    assert {p.scale for p in halved("gram").last} == {0.5}
+
+
 def test_several_uses_by_one_path_are_read_as_its_sum():
     def sequence(keep):
         torch.manual_seed(0)
