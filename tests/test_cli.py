@@ -145,8 +145,10 @@ def test_only_the_tensors_of_the_parameter_that_is_drawn_are_kept(tmp_path):
 
 
 def test_ctrl_c_keeps_what_was_recorded_and_exits_with_130(tmp_path):
-    """A real Ctrl-C, once the bar shows that training goes on."""
-    command = [sys.executable, "-m", "gradflow", "demo", "--steps", "100000", "--out", str(tmp_path)]
+    """A real Ctrl-C, once the bar shows that training goes on; heard in the background too."""
+    heard = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program = heard + "runpy.run_module('gradflow', run_name='__main__', alter_sys=True)"
+    command = [sys.executable, "-c", program, "demo", "--steps", "100000", "--out", str(tmp_path)]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:

@@ -144,10 +144,10 @@ def _paths(window: Window, *, joins_itself: bool) -> dict[Call, PathKey]:
     paths: dict[Call, PathKey] = {}
     roots: dict[int, int] = {}
     for call in window.calls:
-        if call.is_function:
-            continue
         if call.parent in paths:
             paths[call] = paths[call.parent]
+        elif call.is_function:
+            continue
         elif call.module in repeated:
             keys = {key for mark in call.origins for key in _keys(mark, paths) if key[1] >= 0}
             if not joins_itself:

@@ -384,3 +384,25 @@ def test_a_module_without_parameters_places_what_lies_behind_it_in_its_branch():
         (left - right).square().sum().backward()
         flow.step()
     assert flow.recording.last["weight"].contributors == ("left", "right")
+
+
+@pytest.mark.parametrize("is_named_before", [False, True])
+def test_what_a_module_without_parameters_makes_of_a_weight_belongs_to_the_call_around_it(is_named_before):
+    """Whether a branch was ever named on a thread decides if such modules are told of, and nothing else."""
+    made = []
+
+    def train():
+        if is_named_before:
+            with gradflow.branch("before"):
+                pass
+        torch.manual_seed(0)
+        net = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(5, 4))
+        with gradflow.watch(net, branches=("left", "right")) as flow:
+            (net(torch.randn(3, 5)) * net(torch.randn(3, 5))).sum().backward()
+            flow.step()
+        made.append(flow.recording.last)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert {p.contributors for p in made[0]} == {("left", "right")}
