@@ -97,7 +97,8 @@ def _read_own(account: Account, peers: Sequence[Tensor]) -> Reading:
 def _read_let_go(account: Account, peers: Sequence[Tensor]) -> Reading:
     """Compare ``.grad`` with what is left of what the leaf received: its norm, and a few of its elements."""
     grad, survey, sample = account.param.grad, account.survey, account.probe
-    assert survey is not None and sample is not None, "they are kept of what is let go of"  # noqa: PT018
+    assert survey is not None, "it is kept of what is let go of"
+    assert sample is not None, "it is kept of what is let go of"
     known = Slot.of(np.sqrt(survey.square))
     if grad is None or stamp(grad) == account.grad_stamp:
         return Reading(None, known=known)
