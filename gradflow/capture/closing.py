@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradflow.capture.deltas import copied, in_order
+from gradflow.capture.deltas import copied
+from gradflow.capture.lanes import Lanes
 from gradflow.capture.ledger import Account
 from gradflow.capture.movement import Move
 from gradflow.capture.reading import read
@@ -37,51 +38,16 @@ def close(
     entries: Iterable[Entry], branches: Sequence[str], terms: Sequence[str], harvest: Harvest
 ) -> dict[str, ParamStep]:
     """Turn accounts and moves into records, by FQN, with one transfer per device."""
-    lanes = _Lanes(branches)
+    lanes = Lanes(branches)
     drafts = [_Draft(entry, lanes, terms, harvest) for entry in entries]
     harvest.fetch()
     return {draft.fqn: draft.record() for draft in drafts}
 
 
-class _Lanes:
-    """The branches of a step, and the order of contributors that follows, found once for each set of them."""
-
-    def __init__(self, branches: Sequence[str]) -> None:
-        self.branches = tuple(branches)
-        self._orders: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._absent: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._places: dict[tuple[str, ...], NDArray[np.intp]] = {}
-
-    def order(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Put contributors in order."""
-        found = self._orders.get(names)
-        if found is None:
-            found = self._orders[names] = in_order(names, self.branches)
-        return found
-
-    def ordered(self, matrix: NDArray[np.float64], names: tuple[str, ...]) -> NDArray[np.float64]:
-        """Put a matrix over contributors in their order."""
-        order = self.order(names)
-        if order == names:
-            return matrix
-        places = self._places.get(names)
-        if places is None:
-            rows = np.array([names.index(name) for name in order])
-            places = self._places[names] = rows[:, None] * len(names) + rows
-        return matrix.ravel()[places]
-
-    def absent(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Give the branches that are not among the contributors."""
-        found = self._absent.get(names)
-        if found is None:
-            found = self._absent[names] = tuple(b for b in self.branches if b not in names)
-        return found
-
-
 class _Draft:
     """One parameter's record while its numbers are still on the device."""
 
-    def __init__(self, entry: Entry, lanes: _Lanes, terms: Sequence[str], harvest: Harvest) -> None:
+    def __init__(self, entry: Entry, lanes: Lanes, terms: Sequence[str], harvest: Harvest) -> None:
         account, move = entry.account, entry.move
         reading = move.reading if move is not None else read(account)
         self.fqn = entry.names[0]
@@ -113,8 +79,7 @@ class _Draft:
         account = self._entry.account
         matrix, order = self._gram.array, self._order
         squares = matrix.diagonal().tolist()
-        branches = self._lanes.branches
-        keep = [i for i, name in enumerate(order) if squares[i] != 0.0 or name in branches]
+        keep = [i for i, name in enumerate(order) if squares[i] != 0.0 or name in self._lanes.branches]
         if len(keep) < len(order):
             order, matrix = tuple(order[i] for i in keep), matrix[np.ix_(keep, keep)]
         norms = dict(zip(self._order, map(math.sqrt, squares), strict=True))
@@ -123,7 +88,7 @@ class _Draft:
             gram=matrix,
             total_norm=0.0 if self._total_norm is None else self._total_norm.number,
             absent=self._lanes.absent(order),
-            delta=None if self._delta is None else self._delta.record(branches),
+            delta=None if self._delta is None else self._delta.record(self._lanes),
             fqn=self.fqn,
             names=self._entry.names,
             shape=tuple(account.param.shape),

@@ -19,10 +19,10 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["MADE", "TILE", "divide", "gram", "is_sum", "make", "squares", "survey", "survey_few", "weigh"]
+__all__ = ["MADE", "divide", "gram", "is_sum", "make", "squares", "survey", "survey_few", "weigh"]
 
 _BLOCK = 1024  # elements of a row that are read at a time: three rows of a block stay in the first cache
-TILE = 3  # rows that are multiplied with as many others at a time, so that each is loaded less often
+_TILE = 3  # rows that are multiplied with as many others at a time, so that each is loaded less often
 MADE = -1  # stands for the address of a factor that is made block by block
 _IN_ANY_ORDER = {"reassoc", "contract", "nsz"}  # of sums in float64, and of nothing else
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -103,10 +103,10 @@ def _widen(row: NDArray, wide: NDArray) -> None:
 @_compiled()
 def _multiply(wide: NDArray, size: int, matrix: NDArray) -> None:
     """Add the inner products of the rows of a block, on and below the diagonal, tile by tile."""
-    whole = len(wide) // TILE * TILE
-    for i in range(0, whole, TILE):
-        for j in range(0, i + 1, TILE):
-            _add_tile(wide, i, j, size, matrix[i : i + TILE, j : j + TILE])
+    whole = len(wide) // _TILE * _TILE
+    for i in range(0, whole, _TILE):
+        for j in range(0, i + 1, _TILE):
+            _add_tile(wide, i, j, size, matrix[i : i + _TILE, j : j + _TILE])
     for i in range(whole, len(wide)):
         for j in range(i + 1):
             matrix[i, j] += _dot(wide[i][:size], wide[j][:size])

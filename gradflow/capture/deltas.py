@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gradflow.capture import kernels
+from gradflow.capture.lanes import Lanes
 from gradflow.capture.reduce import Harvest, Slot
-from gradflow.record import RESERVED, Delta
+from gradflow.record import Delta
 from gradflow.updates.frozen import Factor, OverRoot, Scalar
 from gradflow.updates.splitter import Products, Terms
 from gradflow.updates.working import held, is_sharded
 
-__all__ = ["DeltaDraft", "copied", "in_order"]
+__all__ = ["DeltaDraft", "copied"]
 
 
 class DeltaDraft:
@@ -61,17 +59,12 @@ class DeltaDraft:
         self._residual = harvest.add(_excess(list(parts.values()), moved, theta))
         self._kept = (parts, moved) if keep else None
 
-    def record(self, branches: Sequence[str]) -> Delta:
+    def record(self, lanes: Lanes) -> Delta:
         """Give the record, once the harvest was fetched."""
-        order = in_order(self._names, branches)
-        matrix = self._gram.array
-        if order != self._names:
-            rows = [self._names.index(name) for name in order]
-            matrix = matrix[np.ix_(rows, rows)]
-        kept = self._kept
+        order, kept = lanes.order(self._names), self._kept
         return Delta(
             contributors=order,
-            gram=matrix,
+            gram=lanes.ordered(self._gram.array, self._names),
             norm=self._norm.number,
             parameter_norm=self._theta.number,
             residual=self._residual.number,
@@ -88,7 +81,7 @@ def _add_up(terms: Sequence[Terms], moved: Tensor) -> dict[str, Tensor]:
         return {"unattributed": moved}
     parts: dict[str, Tensor] = {}
     for one in terms:
-        for name, part in _with_roots_made(one).split().parts.items():
+        for name, part in one.split(_made).parts.items():
             parts[name] = parts[name] + part if name in parts else part
     return parts
 
@@ -114,19 +107,12 @@ def _readable(products: Products, after: Tensor, theta: Tensor) -> dict[str, ker
     return dict(found) if len(roots) < 2 and kernels.are_readable(tensors) else None
 
 
-def _with_roots_made(terms: Terms) -> Terms:
-    """Let the compiled code make a number over a root, as it does where parts are not kept."""
-    made: dict[int, Factor] = {}
-    for factor, _ in itertools.chain.from_iterable(terms.products.values()):
-        if isinstance(factor, OverRoot) and id(factor) not in made:
-            known = _known(factor)
-            if isinstance(known, kernels.OverRoot) and kernels.are_readable((factor.second,)):
-                made[id(factor)] = kernels.make(known)
-    products = {
-        name: [(made.get(id(factor), factor), tensor) for factor, tensor in pairs]
-        for name, pairs in terms.products.items()
-    }
-    return replace(terms, products=products)
+def _made(factor: OverRoot) -> Tensor:
+    """Let the compiled code work a number over a root out, as it does where parts are not kept."""
+    known = _known(factor)
+    if isinstance(known, kernels.OverRoot) and kernels.are_readable((factor.second,)):
+        return kernels.make(known)
+    return factor.tensor()
 
 
 def _known(factor: Factor) -> kernels.Factor | None:
@@ -162,12 +148,6 @@ def _excess(parts: Sequence[Tensor], moved: Tensor, theta: Tensor) -> Tensor:
     for part in parts:
         effort += part.abs()
     return torch.where(beyond == 0, 0.0, beyond / effort.amax().double()).reshape(1)
-
-
-def in_order(names: Iterable[str], branches: Sequence[str]) -> tuple[str, ...]:
-    """Branches in the order of their lanes, then the reserved contributors."""
-    known = dict.fromkeys(names)
-    return tuple(dict.fromkeys(name for name in (*branches, *RESERVED, *known) if name in known))
 
 
 def copied(tensor: Tensor) -> NDArray:

@@ -147,7 +147,7 @@ def survey(rows: Sequence[Tensor], total: Tensor, owners: Sequence[int] | None =
         if count == 1 and rows[0].data_ptr() == total.data_ptr():
             _code().gram(addresses, size, like, matrix)
             return Survey(True, matrix, matrix[0], matrix[0])
-        if 2 <= count <= _code().TILE:
+        if count in (2, 3):
             found = _code().survey_few(addresses, total.data_ptr(), size, like, matrix, square)
             is_sum = found or _code().is_sum(addresses, total.data_ptr(), size, like)  # NaN equals NaN
             return Survey(bool(is_sum), matrix, square, matrix.diagonal())

@@ -8,7 +8,7 @@ Nothing here waits for a device, changes a tensor of the user's, or draws a rand
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,9 +67,13 @@ class Terms:
     note: str = ""
     is_complex: bool = False
 
-    def split(self) -> Split:
-        """Multiply out."""
-        parts = _multiplied_out(self.products)
+    def split(self, make: Callable[[OverRoot], Tensor] = OverRoot.tensor) -> Split:
+        """Multiply out.
+
+        Args:
+            make: Works out a number over a root.
+        """
+        parts = _multiplied_out(self.products, make)
         if self.is_complex:
             parts = {name: torch.view_as_complex(part) for name, part in parts.items()}
         return Split(parts, self.rule, self.note)
@@ -285,13 +289,15 @@ def _linear(
     return products
 
 
-def _multiplied_out(products: Products) -> dict[str, Tensor]:
+def _multiplied_out(
+    products: Products, make: Callable[[OverRoot], Tensor] = OverRoot.tensor
+) -> dict[str, Tensor]:
     parts: dict[str, Tensor] = {}
     made: dict[int, Tensor] = {}  # factors that several contributors share are worked out once
     for name, pairs in products.items():
         for factor, tensor in pairs:
             if isinstance(factor, OverRoot) and id(factor) not in made:
-                made[id(factor)] = factor.tensor()
+                made[id(factor)] = make(factor)
             part = _apply(made.get(id(factor), factor), tensor)
             parts[name] = parts[name] + part if name in parts else part
     return parts
