@@ -9,7 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 
+import numba
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
@@ -22,6 +25,8 @@ __all__ = ["bare", "least", "least_split"]
 
 _SEEN = "bench"
 _TAKE = 0.1  # of a new gradient, in Adam's momentum
+_PATHS = 3  # of the net that it is measured on
+_EPS = 1e-8  # in Adam's denominator
 
 Arrived = Callable[[int, Tensor], object]
 
@@ -56,26 +61,54 @@ def least(job: Job) -> Work:
 
 
 def least_split(job: Job) -> tuple[Work, list[gradflow.Recorder]]:
-    """Give a watched step of Adam beside which only the memory of a split is written; and the recorder."""
+    """Give a watched step of Adam beside which the parts of a delta are read once; and the recorder.
+
+    Before the step the parameters are copied. After it one compiled pass over each advances the momentum of
+    three paths, divides it by Adam's denominator, and takes the inner products of what comes out and how far
+    its sum is from the delta. Every path gets the whole gradient: no contribution is kept for it.
+    """
     flow = gradflow.watch(job.model, branches=job.branches, last=1)
     params = list(job.model.parameters())
-    paths = range(len(job.branches or ("model",)))
-    momenta = [[torch.zeros_like(param) for _ in paths] for param in params]
+    momenta = [torch.zeros(_PATHS, param.numel()) for param in params]
+    seconds = [torch.zeros(param.numel()) for param in params]
     before: list[Tensor] = []
 
     def copy(*_: object) -> None:
         before.extend(param.detach().clone() for param in params)
 
     def advance(*_: object) -> None:
-        for param, own in zip(params, momenta, strict=True):
-            for momentum in own:
-                if param.grad is not None:
-                    momentum.lerp_(param.grad, _TAKE)
+        for param, own, second, theta in zip(params, momenta, seconds, before, strict=True):
+            if param.grad is not None:
+                flat = [t.detach().view(-1).numpy() for t in (param.grad, second, theta, param)]
+                _read_parts(own.numpy(), *flat, np.zeros((_PATHS, _PATHS)))
         before.clear()
 
     job.optimizer.register_step_pre_hook(copy)
     job.optimizer.register_step_post_hook(advance)
     return then(job.step, flow.step), [flow]
+
+
+@numba.njit(fastmath=True, error_model="numpy", nogil=True)
+def _read_parts(
+    momenta: NDArray, gradient: NDArray, second: NDArray, theta: NDArray, moved: NDArray, matrix: NDArray
+) -> float:
+    """Advance three momenta, and read what they make of a step against the delta."""
+    take, eps = np.float32(_TAKE), np.float32(_EPS)
+    first, other, last = momenta[0], momenta[1], momenta[2]
+    aa = ab = ac = bb = bc = cc = 0.0
+    off = 0.0
+    for i in range(gradient.size):
+        first[i] += take * (gradient[i] - first[i])
+        other[i] += take * (gradient[i] - other[i])
+        last[i] += take * (gradient[i] - last[i])
+        factor = np.float32(1) / (np.sqrt(second[i]) + eps)
+        x, y, z = first[i] * factor, other[i] * factor, last[i] * factor
+        off += np.float64(moved[i] - theta[i] - x - y - z) ** 2
+        a, b, c = np.float64(x), np.float64(y), np.float64(z)
+        aa, ab, ac, bb, bc, cc = aa + a * a, ab + a * b, ac + a * c, bb + b * b, bc + b * c, cc + c * c
+    matrix[0, 0], matrix[0, 1], matrix[0, 2] = aa, ab, ac
+    matrix[1, 1], matrix[1, 2], matrix[2, 2] = bb, bc, cc
+    return off
 
 
 def _plant(model: nn.Module, arrived: Arrived) -> None:

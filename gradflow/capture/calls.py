@@ -86,6 +86,7 @@ class Mark:
         reach: Calls of other stretches that read it around their inputs, as a cached weight is read.
         is_stem_candidate: A view or cast of a parameter, or made by a call that makes weights.
         is_unplaced: Made in a named stretch that was over before anybody saw the node.
+        is_gated: Whether it lies outside any branch, behind a node that one reads.
         has_known_edges: Whether hooks tell what it sends to nodes that lie outside any branch like itself.
         is_fenced: Whether a pre-hook keeps it from passes through a stretch that borders on it.
         is_noted: Whether every node that reads it was taken note of, should branches meet at it.
@@ -96,6 +97,7 @@ class Mark:
     reach: Set[Call] = frozenset()
     is_stem_candidate = False
     is_unplaced = False
+    is_gated = False
     has_known_edges = False
     is_fenced = False
     is_noted = False

@@ -78,11 +78,10 @@ class _Draft:
     def record(self) -> ParamStep:
         account = self._entry.account
         matrix, order = self._gram.array, self._order
-        squares = matrix.diagonal().tolist()
-        keep = [i for i, name in enumerate(order) if squares[i] != 0.0 or name in self._lanes.branches]
-        if len(keep) < len(order):
+        squares: list[float] = matrix.diagonal().tolist()
+        if 0.0 in squares:
+            keep = [i for i, name in enumerate(order) if squares[i] != 0.0 or name in self._lanes.branches]
             order, matrix = tuple(order[i] for i in keep), matrix[np.ix_(keep, keep)]
-        norms = dict(zip(self._order, map(math.sqrt, squares), strict=True))
         return ParamStep(
             contributors=order,
             gram=matrix,
@@ -94,20 +93,22 @@ class _Draft:
             shape=tuple(account.param.shape),
             residual=max((slot.number for slot in self._residuals), default=0.0),
             scale=1.0 if self._scale is None else self._scale.number,
-            uses=tuple([self._use(i, norms) for i in range(len(account.uses))]),
+            uses=self._uses(squares),
             terms=None if self._terms is None else self._terms.record(),
             tensors={name: copied(self._rows[name]) for name in order} if account.keep else None,
             total_tensor=self._total_array() if account.keep else None,
         )
 
-    def _use(self, position: int, norms: dict[str, float]) -> Use:
-        arrival, length = self._entry.account.uses[position], self._lengths[position]
-        edge, name = arrival.edge, arrival.contributor
-        call = edge.mark.call
-        label = "" if call is None else call.label
-        if isinstance(length, Slot):
-            length = length.number
-        return Use(name, label, edge.node, edge.slot, norms[name] if length is None else length)
+    def _uses(self, squares: list[float]) -> tuple[Use, ...]:
+        norms = dict(zip(self._order, map(math.sqrt, squares), strict=True))
+        found: list[Use] = []
+        for arrival, length in zip(self._entry.account.uses, self._lengths, strict=True):
+            name, edge = arrival.contributor, arrival.edge
+            call = edge.mark.call
+            label = "" if call is None else call.label
+            norm = norms[name] if length is None else length.number if isinstance(length, Slot) else length
+            found.append(Use(name, label, edge.node, edge.slot, norm))
+        return tuple(found)
 
     def _total_array(self) -> NDArray:
         total = self._entry.account.total

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
@@ -12,22 +10,18 @@ from gradflow.updates.working import held, is_sharded
 
 __all__ = ["dense_values", "difference", "fold", "is_zero", "probe", "stamp", "sums_to"]
 
-_PROBED = 256
+_PROBED = 256  # elements of a probe, or up to twice as many where all are few
 
 
 def probe(tensor: Tensor) -> Tensor:
     """Copy a few elements, spread over the tensor: the same ones however it lies in memory."""
     values = tensor.coalesce().values() if tensor.is_sparse else tensor
-    few = values.detach()[_grid(values.shape)]
-    return few.clone(memory_format=torch.contiguous_format).reshape(-1)
-
-
-@functools.lru_cache(maxsize=4096)
-def _grid(shape: torch.Size) -> tuple[slice, ...]:
-    """Give what cuts a few elements out of a shape, without a copy of the whole where that is turned."""
-    wide = sum(size > 1 for size in shape)
-    most = max(1, round(_PROBED ** (1 / wide))) if wide else 1
-    return tuple(slice(None, None, max(1, -(-size // most))) for size in shape)
+    size = values.numel()
+    step = max(1, size // _PROBED) | 1  # odd, so that columns take turns
+    if values.is_contiguous():
+        return values.detach().as_strided((-(-size // step),), (step,)).clone()
+    flat = torch.arange(0, size, step, device=values.device)
+    return values.detach()[torch.unravel_index(flat, values.shape)]
 
 
 def stamp(tensor: Tensor) -> tuple[int, int]:

@@ -55,7 +55,9 @@ class Labeller:
     def is_by_reader(self, mark: Mark) -> bool:
         """Tell whether a node is a branch's only because no other branch was seen to read it."""
         labels = self.labels(mark.window)
-        return labels.is_explicit and bool(mark.readers) and not mark.reach and labels.own(mark) is None
+        if not labels.is_explicit or mark.reach or labels.own(mark) is not None:
+            return False
+        return len(self._branches(mark.readers)) == 1
 
     def _branches(self, calls: Iterable[Call]) -> set[str]:
         return {name for call in calls if (name := self.of_call(call)) is not None}

@@ -175,11 +175,36 @@ class Marker:
     def read_by(self, nodes: list[Node], call: Call) -> None:
         """Tell what lies behind nodes, outside any branch, that a call of a branch reads it.
 
-        From now on each edge inside that stretch is known, so that whatever else reads it shows.
+        The nodes are gates: when a backward comes to one, it is time to look who else reads that stretch,
+        unless trunks are split, for then it may also come from elsewhere first.
         """
+
+        def visit(mark: Mark) -> bool:
+            if mark.branch is not None or not mark.add_reader(call):
+                return False
+            mark.is_gated = True
+            return True
+
         for node in nodes:
-            for inside in self.spread(node, lambda m: m.branch is None and m.add_reader(call)):
-                self._know_edges(inside)
+            if not self.spread(node, visit):
+                continue
+            if self.splits_trunks:
+                self.look_behind(node)
+            else:
+                self.guarded(node, is_split=False).is_gate = True
+
+    def look_behind(self, gate: Node) -> None:
+        """Know from now on each edge of the stretch behind a gate, so that whatever else reads it shows."""
+        seen = set[Mark]()
+
+        def visit(mark: Mark) -> bool:
+            if mark in seen or mark.branch is not None or mark.has_known_edges:
+                return False
+            seen.add(mark)
+            return True
+
+        for inside in self.spread(gate, visit):
+            self._know_edges(inside)
 
     def _know_edges(self, node: Node) -> None:
         mark = mark_of(node, self.key)
@@ -276,8 +301,8 @@ class Marker:
         is_trunk = reader.branch is not None and _is_open(mark)
         if not is_trunk and not mark.is_stem_candidate:
             return False
-        mark.is_noted = True
-        if is_trunk or mark.reach or is_cast_of_leaf(node):
+        is_read_again, mark.is_noted = mark.is_noted, True
+        if is_trunk or mark.reach or is_read_again or is_cast_of_leaf(node):
             self._met(node, mark, is_trunk=is_trunk)
         return True
 

@@ -312,7 +312,7 @@ class Observer:
         if account.is_cleared:
             self.on_drop()
             account = self.account(key) or account
-        is_missing = account.receive(task, total, self.labeller.of_mark)
+        is_missing = account.receive(task, total, self.passes.contributor)
         if not account.is_empty:  # a second backward: from now on, what the first brought is needed
             self._needs_sums = True
         if is_missing:

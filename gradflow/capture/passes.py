@@ -58,7 +58,7 @@ class Passes:
         stem = crossing.read.stem
         if cotangent is None or stem is None or not stem.is_guarded:
             return
-        reader, contributor = crossing.reader, self._labeller.of_mark(crossing.reader)
+        reader, contributor = crossing.reader, self.contributor(crossing.reader)
         if self._marker.splits_trunks or reader.is_stem_candidate:  # then it is split where it came in
             is_inner = stem.is_trunk and reader.branch is None and contributor != UNCLAIMED
             contributor = INNER if is_inner or contributor == SHARED else contributor
@@ -67,6 +67,9 @@ class Passes:
     def divide(self, task: int, stem: Stem, arriving: tuple[Tensor | None, ...]) -> None:
         """Send what each branch brings through the stem, just before the user's backward goes through it."""
         node = torch._C._current_autograd_node()
+        if stem.is_gate and not self._is_settled(stem.mark):
+            stem.is_gate = False
+            self._marker.look_behind(node)
         sent = stem.leave(task, arriving)
         is_explicit = self._labeller.labels(stem.mark.window).is_explicit
         if UNCLAIMED in sent and not stem.rows and (is_explicit or not stem.is_trunk):
@@ -77,6 +80,20 @@ class Passes:
             self._send(node, stem, sent, task)
         if stem.terms:
             self._send(node, stem, stem.through_terms(arriving), task, are_terms=True)
+
+    def contributor(self, mark: Mark) -> str:
+        """Give whose a node is that the running backward came to."""
+        found = self._labeller.of_mark(mark)
+        came_by_its_gate = mark.has_known_edges or not mark.is_gated or found == SHARED
+        if came_by_its_gate or not self._labeller.labels(mark.window).is_explicit:
+            return found
+        mark.add_reach(mark.window.outside)  # somebody beside the branch that reads it
+        return self._labeller.of_mark(mark)
+
+    def _is_settled(self, gate: Mark) -> bool:
+        """Tell whether all behind a gate is shared, whoever else reads it."""
+        is_own_run = gate.call is None or gate.call.recomputes is None
+        return is_own_run and self._labeller.of_mark(gate) == SHARED
 
     def _is_met(self, node: Node, stem: Stem, *, is_explicit: bool) -> bool:
         """Tell whether branches meet at a stem, or may at what lies behind it."""

@@ -41,6 +41,7 @@ class Stem:
         is_met: Whether those that read it are known, so that the rest of what arrives is somebody else's.
         is_trunk: Whether it lies outside any branch, and is no mere weight.
         is_guarded: Whether a pre-hook stands on the node.
+        is_gate: Whether a branch reads it, and a stretch outside any branch lies behind it.
         cotangents: What each contributor sends into it, by backward (graph task), contributor and output.
         rows: Which rows of an output belong to which branch, where one batch holds several.
         terms: Names of the loss terms that an output is.
@@ -54,6 +55,7 @@ class Stem:
     is_met: bool = False
     is_trunk: bool = False
     is_guarded: bool = False
+    is_gate: bool = False
     cotangents: dict[int, dict[str, dict[int, Tensor]]] = field(default_factory=dict)
     rows: dict[int, dict[str, Rows]] = field(default_factory=dict)
     terms: dict[int, str] = field(default_factory=dict)

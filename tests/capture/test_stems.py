@@ -182,7 +182,9 @@ def test_multi_task_trunk_is_reported_as_shared_otherwise():
     laws.assert_gradient_conserved(step)
     assert step["trunk.0.weight"].contributors == ("shared",)
     assert step["heads.anchor.weight"].contributors == ("anchor",)
-    assert "shared" in [finding.code for finding in step.findings]
+    codes = [finding.code for finding in step.findings]
+    assert "shared" in codes
+    assert "by-reader" not in codes  # nothing counts as that of one branch
 
 
 def test_trunk_that_the_loss_reads_too_keeps_that_apart():
@@ -263,6 +265,29 @@ def test_trunk_that_the_loss_reads_beside_one_branch_is_not_given_to_it():
     np.testing.assert_allclose(split.contribution("a"), alone.total, rtol=1e-5)
     expected = 100 * np.tile(x.sum(0).numpy(), (3, 1))
     np.testing.assert_allclose(split.contribution("unclaimed"), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("stems", "expected"), [("report", {"shared"}), ("split", {"unclaimed"})])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_inside_of_a_trunk_that_a_backward_of_its_own_comes_from_is_not_given_to_the_branch(
+    stems, expected, is_first
+):
+    net = nn.ModuleDict({"below": nn.Linear(6, 3), "above": nn.Linear(3, 3), "head": nn.Linear(3, 3)})
+    x = triple()[0]
+    with gradflow.watch(net, stems=stems, keep="tensors") as flow:
+        inside = net["below"](x)
+        features = net["above"](torch.relu(inside))
+        with gradflow.branch("a"):
+            main = net["head"](features).sum()
+        if not is_first:
+            main.backward(retain_graph=True)
+            net.zero_grad()
+        (100 * inside).sum().backward()
+        flow.step()
+    step = flow.recording.last
+    assert set(step["below.weight"].contributors) == expected
+    expected_sum = 100 * np.tile(x.sum(0).numpy(), (3, 1))
+    np.testing.assert_allclose(step["below.weight"].total, expected_sum, rtol=1e-4)
 
 
 @pytest.mark.parametrize("stems", ["report", "split"])
