@@ -1,7 +1,7 @@
 """The compiled code that reads gradients where they lie; what calls it is :mod:`gradflow.capture.kernels`.
 
 numba compiles a function when it is first called, and keeps the result on disk for the next process. It
-compiles anew when this file changes and does not look at others, so all compiled code stands here.
+compiles anew when this file changes and does not look at others, so all that calls one another stands here.
 
 Memory is told of by addresses; ``like`` is an empty array of the dtype that lies there. Shapes: ``C`` rows of
 ``n`` elements each, one after another. Results are added to arrays that the caller made, of zeros.
@@ -9,56 +9,27 @@ Memory is told of by addresses; ``like`` is an empty array of the dtype that lie
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]  # not among numba's typed exports
-from numba.core import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from gradflow.capture.compiling import IN_ANY_ORDER, compiled, pointer
 
 __all__ = ["MADE", "divide", "gram", "is_sum", "make", "squares", "survey", "survey_few", "weigh"]
 
 _BLOCK = 1024  # elements of a row that are read at a time: three rows of a block stay in the first cache
 _TILE = 3  # rows that are multiplied with as many others at a time, so that each is loaded less often
 MADE = -1  # stands for the address of a factor that is made block by block
-_IN_ANY_ORDER = {"reassoc", "contract", "nsz"}  # of sums in float64, and of nothing else
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _compiled(**options: Any) -> Callable[[_Function], _Function]:
-    """Compile a function for each kind of arguments; in each process anew where nothing can be written."""
-
-    def compiled(function: _Function) -> _Function:
-        wanted = {"nogil": True, "error_model": "numpy", **options}
-        try:
-            return cast("_Function", numba.njit(cache=True, **wanted)(function))
-        except RuntimeError:  # no folder for the cache
-            return cast("_Function", numba.njit(**wanted)(function))
-
-    return compiled
-
-
-def _take_address(_typing: Any, address: Any, like: Any) -> Any:
-    """Take a number as the address of elements of the dtype of ``like``."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(like.dtype)(address, like), generate  # type: ignore[no-untyped-call]  # numba's own
-
-
-_pointer: Any = intrinsic(_take_address)
-
-
-@_compiled()
+@compiled()
 def _part(address: int, start: int, stop: int, like: NDArray) -> Any:
-    return carray(_pointer(address, like), stop)[start:stop]
+    return carray(pointer(address, like), stop)[start:stop]
 
 
-@_compiled(fastmath=_IN_ANY_ORDER)
+@compiled(fastmath=IN_ANY_ORDER)
 def _dot(left: NDArray, right: NDArray) -> float:
     found = 0.0
     for i in range(left.size):
@@ -66,7 +37,7 @@ def _dot(left: NDArray, right: NDArray) -> float:
     return found
 
 
-@_compiled()  # each rounding as the engine rounds
+@compiled()  # each rounding as the engine rounds
 def _adds_up(addresses: NDArray, total: NDArray, start: int, scratch: NDArray) -> bool:
     stop = start + total.size
     first = _part(addresses[0], start, stop, scratch)
@@ -82,7 +53,7 @@ def _adds_up(addresses: NDArray, total: NDArray, start: int, scratch: NDArray) -
     return _is_alike(scratch[: total.size], total)
 
 
-@_compiled()
+@compiled()
 def _is_alike(here: NDArray, there: NDArray) -> bool:
     unlike = np.int32(0)
     for i in range(there.size):  # without a way out, so that many are compared at once
@@ -94,13 +65,13 @@ def _is_alike(here: NDArray, there: NDArray) -> bool:
     return True
 
 
-@_compiled()
+@compiled()
 def _widen(row: NDArray, wide: NDArray) -> None:
     for i in range(row.size):
         wide[i] = row[i]
 
 
-@_compiled()
+@compiled()
 def _multiply(wide: NDArray, size: int, matrix: NDArray) -> None:
     """Add the inner products of the rows of a block, on and below the diagonal, tile by tile."""
     whole = len(wide) // _TILE * _TILE
@@ -112,7 +83,7 @@ def _multiply(wide: NDArray, size: int, matrix: NDArray) -> None:
             matrix[i, j] += _dot(wide[i][:size], wide[j][:size])
 
 
-@_compiled(fastmath=_IN_ANY_ORDER)
+@compiled(fastmath=IN_ANY_ORDER)
 def _add_tile(wide: NDArray, i: int, j: int, size: int, found: NDArray) -> None:
     a, b, c = wide[i][:size], wide[i + 1][:size], wide[i + 2][:size]
     x, y, z = wide[j][:size], wide[j + 1][:size], wide[j + 2][:size]
@@ -126,13 +97,13 @@ def _add_tile(wide: NDArray, i: int, j: int, size: int, found: NDArray) -> None:
     found[2, 0], found[2, 1], found[2, 2] = found[2, 0] + cx, found[2, 1] + cy, found[2, 2] + cz
 
 
-@_compiled()
+@compiled()
 def _mirror(matrix: NDArray) -> None:
     for i in range(len(matrix)):
         matrix[:i, i] = matrix[i, :i]
 
 
-@_compiled()
+@compiled()
 def gram(addresses: NDArray, size: int, like: NDArray, matrix: NDArray) -> None:
     """Take the inner products of rows, ``[C, C]``."""
     if addresses.size == 1:
@@ -150,7 +121,7 @@ def gram(addresses: NDArray, size: int, like: NDArray, matrix: NDArray) -> None:
     _mirror(matrix)
 
 
-@_compiled()
+@compiled()
 def squares(addresses: NDArray, size: int, like: NDArray, found: NDArray) -> None:
     """Take the square of the 2-norm of each row, ``[C]``."""
     for i in range(addresses.size):
@@ -158,7 +129,7 @@ def squares(addresses: NDArray, size: int, like: NDArray, found: NDArray) -> Non
         found[i] = _dot(row, row)
 
 
-@_compiled()
+@compiled()
 def is_sum(addresses: NDArray, total: int, size: int, like: NDArray) -> bool:
     """Tell whether rows, added in their order, are a total to the last bit; NaN equals NaN."""
     scratch = np.empty(min(size, _BLOCK), like.dtype)
@@ -168,7 +139,7 @@ def is_sum(addresses: NDArray, total: int, size: int, like: NDArray) -> bool:
     return True
 
 
-@_compiled()
+@compiled()
 def survey_few(
     addresses: NDArray, total: int, size: int, like: NDArray, matrix: NDArray, square: NDArray
 ) -> bool:
@@ -184,7 +155,7 @@ def survey_few(
     return _survey_three(first, second, _part(addresses[2], 0, size, like), whole, matrix, square)
 
 
-@_compiled(fastmath=_IN_ANY_ORDER)
+@compiled(fastmath=IN_ANY_ORDER)
 def _survey_two(first: NDArray, second: NDArray, total: NDArray, matrix: NDArray, square: NDArray) -> bool:
     aa = ab = bb = tt = 0.0
     unlike = np.int32(0)
@@ -197,7 +168,7 @@ def _survey_two(first: NDArray, second: NDArray, total: NDArray, matrix: NDArray
     return bool(unlike == 0)
 
 
-@_compiled(fastmath=_IN_ANY_ORDER)
+@compiled(fastmath=IN_ANY_ORDER)
 def _survey_three(
     first: NDArray, second: NDArray, third: NDArray, total: NDArray, matrix: NDArray, square: NDArray
 ) -> bool:
@@ -214,12 +185,12 @@ def _survey_three(
     return bool(unlike == 0)
 
 
-@_compiled()  # rounded as the engine rounds, although its callers add in any order
+@compiled()  # rounded as the engine rounds, although its callers add in any order
 def _add(here: float, there: float) -> float:
     return here + there
 
 
-@_compiled()
+@compiled()
 def survey(
     addresses: NDArray, owners: NDArray, ends: NDArray, like: NDArray, matrix: NDArray, found: NDArray
 ) -> bool:
@@ -246,7 +217,7 @@ def survey(
     return is_sum
 
 
-@_compiled()
+@compiled()
 def _widen_by_owner(
     addresses: NDArray, owners: NDArray, span: Any, sums: NDArray, squares: NDArray, wide: NDArray
 ) -> None:
@@ -271,7 +242,7 @@ def _widen_by_owner(
         _widen(sums[c][:size], wide[c])
 
 
-@_compiled()
+@compiled()
 def divide(
     addresses: NDArray, owners: NDArray, ends: NDArray, like: NDArray, matrix: NDArray, found: NDArray
 ) -> None:
@@ -303,7 +274,7 @@ def divide(
         squares[:] = np.diag(matrix)[:last]
 
 
-@_compiled()
+@compiled()
 def weigh(
     table: NDArray, numbers: NDArray, ends: NDArray, like: NDArray, matrix: NDArray, found: NDArray
 ) -> None:
@@ -341,13 +312,13 @@ def weigh(
     found[2], found[3] = max(found[2], most_off.max()), most.max()
 
 
-@_compiled()
+@compiled()
 def make(second: int, made: int, size: int, like: NDArray, made_of: NDArray) -> None:
     """Make a factor that is a number over a root, of what lies at ``second``; see :func:`weigh`."""
     _make(_part(second, 0, size, like), made_of, _part(made, 0, size, like))
 
 
-@_compiled()
+@compiled()
 def _make(second: NDArray, made_of: NDArray, made: NDArray) -> None:
     """Make a block of a factor that is a number over a root, rounded as torch rounds it."""
     kind = made.dtype.type
@@ -356,7 +327,7 @@ def _make(second: NDArray, made_of: NDArray, made: NDArray) -> None:
         made[i] = kind(1) / (np.sqrt(second[i]) / root + eps) * number
 
 
-@_compiled()
+@compiled()
 def _multiply_out(part: NDArray, table: NDArray, numbers: NDArray, start: int, made: NDArray) -> None:
     """Sum the products of one contributor, rounded as torch rounds them."""
     stop = start + part.size
@@ -375,7 +346,7 @@ def _multiply_out(part: NDArray, table: NDArray, numbers: NDArray, start: int, m
             part[i] += factor[i] * tensor[i]
 
 
-@_compiled()
+@compiled()
 def _compare(
     delta: NDArray, parts: NDArray, theta: NDArray, effort: NDArray, most_off: NDArray, most: NDArray
 ) -> bool:

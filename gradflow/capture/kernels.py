@@ -218,15 +218,28 @@ def weigh(parts: Sequence[Products], after: Tensor, before: Tensor) -> Weighed:
                 table[1, i, k] = factor.data_ptr()
             else:
                 numbers[i, k] = factor
-    matrix, found = np.zeros((count, count)), np.zeros(4)
+    matrix, found, like = np.zeros((count, count)), np.zeros(4), _LIKE[before.dtype]
     second = 0 if over is None else over.second.data_ptr()
     ends = np.array([after.data_ptr(), before.data_ptr(), second, _size(before)], np.int64)
     if over is not None:
         numbers[count, :3] = over[1:]
-    _code().weigh(table, numbers, ends, _LIKE[before.dtype], matrix, found)
+    if not _weigh_few(table, numbers, ends, like, matrix, found):
+        matrix[:], found[:] = 0, 0
+        _code().weigh(table, numbers, ends, like, matrix, found)
     moved, theta, beyond, effort = found
     residual = np.array([0.0 if beyond == 0 else np.divide(beyond, effort)])
     return Weighed(matrix, np.sqrt([moved, theta]), residual)
+
+
+def _weigh_few(
+    table: NDArray, numbers: NDArray, ends: NDArray, like: NDArray, matrix: NDArray, found: NDArray
+) -> bool:
+    """Do it in one pass where parts are few, and each a tensor times the factor that is made; tell if so."""
+    tensors, factors = table
+    is_plain = len(tensors) in (2, 3) and not tensors[:, 1:].any() and (factors[:, 0] == _code().MADE).all()
+    if is_plain:
+        _few().weigh_few(tensors[:, 0].copy(), ends, numbers[-1], like, matrix, found)
+    return bool(is_plain and np.isfinite(matrix).all() and np.isfinite(found).all())
 
 
 def make(over: OverRoot) -> Tensor:
@@ -252,3 +265,11 @@ def _code() -> ModuleType:
     from gradflow.capture import compiled
 
     return compiled
+
+
+@functools.cache
+def _few() -> ModuleType:
+    """Give the compiled code for few parts."""
+    from gradflow.capture import weighing
+
+    return weighing

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradflow.capture import compiled, kernels
+from gradflow.capture import compiling, kernels
 
 SIZES = (1, 7, 2047, 2048, 2049, 10_000)
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -199,7 +199,7 @@ def test_compiled_code_works_where_nothing_can_be_written(monkeypatch):
 
     monkeypatch.setattr("numba.core.caching.CacheImpl.__init__", refuse)
 
-    @compiled._compiled()
+    @compiling.compiled()
     def double(number):
         return 2 * number
 
@@ -218,9 +218,33 @@ def test_a_number_over_a_root_is_worked_out_as_torch_would(size, dtype):
     after = before + total_of([factor * momentum for momentum in momenta])
     found = kernels.weigh([[(over, momentum)] for momentum in momenta], after, before)
     known = kernels.weigh([[(factor, momentum)] for momentum in momenta], after, before)
-    np.testing.assert_array_equal(found.gram, known.gram)
-    np.testing.assert_array_equal(found.norms, known.norms)
+    np.testing.assert_allclose(found.gram, known.gram, rtol=1e-13)  # a rounding elsewhere would tell 1e-8
+    np.testing.assert_allclose(found.norms, known.norms, rtol=1e-13)
     assert found.residual.item() <= 1e-6
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2])
+@pytest.mark.parametrize("size", SIZES[:5])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_any_number_of_parts_over_a_root_is_weighed_as_torch_would_multiply_them_out(count, size, dtype):
+    squares, *momenta = rows_of(count + 1, size, dtype)
+    before = torch.randn(size, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    over = kernels.OverRoot(squares.abs(), -1e-5, 0.3, 1e-3)
+    factor = kernels.make(over)  # which the test above holds to exact arithmetic
+    parts = [factor * momentum for momentum in momenta]
+    after = before + total_of(parts)
+    after[-1] += 0.01
+    found = kernels.weigh([[(over, momentum)] for momentum in momenta], after, before)
+    exact = np.stack([part.double().numpy() for part in parts])
+    np.testing.assert_allclose(found.gram, exact @ exact.T, rtol=1e-12, atol=1e-13 * (exact**2).sum())
+    delta = (after - before).double().numpy()
+    lengths = [np.linalg.norm(delta), np.linalg.norm(before.double().numpy())]
+    np.testing.assert_allclose(found.norms, lengths, rtol=1e-13)
+    slack = 2 * torch.finfo(dtype).eps * np.abs(before.double().numpy())
+    beyond = (np.abs(delta - exact.sum(0)) - slack).max() / np.abs(exact).sum(0).max()
+    assert found.residual.item() == pytest.approx(beyond, rel=1e-3)
+    momenta[-1][size // 2] = torch.nan
+    assert kernels.weigh([[(over, m)] for m in momenta], after, before).residual.item() == np.inf
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
