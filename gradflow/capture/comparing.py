@@ -15,13 +15,13 @@ _PROBED = 256  # elements of a probe, or up to twice as many where all are few
 
 def probe(tensor: Tensor) -> Tensor:
     """Copy a few elements, spread over the tensor: the same ones however it lies in memory."""
-    values = tensor.coalesce().values() if tensor.is_sparse else tensor
+    values = tensor.coalesce().values() if tensor.is_sparse else tensor.detach()
     size = values.numel()
     step = max(1, size // _PROBED) | 1  # odd, so that columns take turns
     if values.is_contiguous():
-        return values.detach().as_strided((-(-size // step),), (step,)).clone()
+        return values.as_strided((-(-size // step),), (step,)).clone()
     flat = torch.arange(0, size, step, device=values.device)
-    return values.detach()[torch.unravel_index(flat, values.shape)]
+    return values[torch.unravel_index(flat, values.shape)]
 
 
 def stamp(tensor: Tensor) -> tuple[int, int]:

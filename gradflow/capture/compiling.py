@@ -19,8 +19,8 @@ def compiled(**options: Any) -> Callable[[_Function], _Function]:
     """Compile a function for each kind of arguments; in each process anew where nothing can be written."""
 
     def apply(function: _Function) -> _Function:
-        strict = {"nogil": True, "error_model": "numpy", "fastmath": False}  # else it is the caller's fastmath
-        wanted = {**strict, **options}
+        strict = {"fastmath": False}  # else a function that is called takes over what its caller may reorder
+        wanted = {"nogil": True, "error_model": "numpy", **strict, **options}
         try:
             return cast("_Function", numba.njit(cache=True, **wanted)(function))
         except RuntimeError:  # no folder for the cache
@@ -48,7 +48,8 @@ def _take_bits(_typing: Any, number: Any) -> Any:
 
 def _take_number(_typing: Any, bits: Any) -> Any:
     """Take an integer as the bits of a number."""
-    return {32: types.float32, 64: types.float64}[bits.bitwidth](bits), _cast
+    number: Any = types.float32 if bits.bitwidth == 32 else types.float64
+    return number(bits), _cast
 
 
 def _cast(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

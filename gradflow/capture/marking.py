@@ -186,7 +186,9 @@ class Marker:
             return True
 
         for node in nodes:
-            if not self.spread(node, visit):
+            mark = mark_of(node, self.key)
+            is_news = mark is not None and not _is_read_by_several(mark) and self.spread(node, visit)
+            if not is_news:
                 continue
             if self.splits_trunks:
                 self.look_behind(node)
@@ -340,6 +342,11 @@ def _derive(mark: Mark, below: Mark) -> None:
         mark.origins = origins
     elif mark.origins is not origins:
         mark.origins |= origins
+
+
+def _is_read_by_several(mark: Mark) -> bool:
+    """Tell whether several named branches read a node, so that it and all behind it is shared."""
+    return len({call.branch for call in mark.readers if call.recomputes is None} - {None}) > 1
 
 
 def _is_open(mark: Mark) -> bool:

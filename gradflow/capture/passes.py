@@ -67,7 +67,10 @@ class Passes:
     def divide(self, task: int, stem: Stem, arriving: tuple[Tensor | None, ...]) -> None:
         """Send what each branch brings through the stem, just before the user's backward goes through it."""
         node = torch._C._current_autograd_node()
-        if stem.is_gate and not self._is_settled(stem.mark):
+        if stem.is_gate and self._is_settled(stem):
+            stem.forget(task)
+            return
+        if stem.is_gate:
             stem.is_gate = False
             self._marker.look_behind(node)
         sent = stem.leave(task, arriving)
@@ -90,10 +93,12 @@ class Passes:
         mark.add_reach(mark.window.outside)  # somebody beside the branch that reads it
         return self._labeller.of_mark(mark)
 
-    def _is_settled(self, gate: Mark) -> bool:
-        """Tell whether all behind a gate is shared, whoever else reads it."""
-        is_own_run = gate.call is None or gate.call.recomputes is None
-        return is_own_run and self._labeller.of_mark(gate) == SHARED
+    def _is_settled(self, gate: Stem) -> bool:
+        """Tell whether all behind a gate is shared, whoever else reads it, and nothing split there."""
+        if gate.is_split or gate.rows or gate.terms:
+            return False
+        is_own_run = gate.mark.call is None or gate.mark.call.recomputes is None
+        return is_own_run and self._labeller.of_mark(gate.mark) == SHARED
 
     def _is_met(self, node: Node, stem: Stem, *, is_explicit: bool) -> bool:
         """Tell whether branches meet at a stem, or may at what lies behind it."""

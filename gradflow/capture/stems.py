@@ -68,6 +68,10 @@ class Stem:
         sent = self.cotangents.setdefault(task, {}).setdefault(contributor, {})
         sent[output] = sent[output] + cotangent if output in sent else cotangent
 
+    def forget(self, task: int) -> None:
+        """Drop what came in: nothing is to be told apart."""
+        self.cotangents.pop(task, None)
+
     def leave(self, task: int, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
         """Give what each contributor sends, ``INNER`` too; what no known reader sent is ``unclaimed``."""
         sent = self.cotangents.pop(task, {})
