@@ -238,7 +238,7 @@ def _weigh_few(
     tensors, factors = table
     is_plain = len(tensors) in (2, 3) and not tensors[:, 1:].any() and (factors[:, 0] == _code().MADE).all()
     if is_plain:
-        _few().weigh_few(tensors[:, 0].copy(), ends, numbers[-1], like, matrix, found)
+        _few().weigh_few(np.concatenate([ends, tensors[:, 0]]), numbers[-1], like, matrix, found)
     return bool(is_plain and np.isfinite(matrix).all() and np.isfinite(found).all())
 
 

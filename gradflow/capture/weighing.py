@@ -43,36 +43,27 @@ def _beyond(left_over: Any, theta: Any, slack: Any) -> Any:
 
 
 @compiled(fastmath=IN_ANY_ORDER)
-def weigh_few(
-    addresses: NDArray, ends: NDArray, made_of: NDArray, like: NDArray, matrix: NDArray, found: NDArray
-) -> None:
+def weigh_few(where: NDArray, made_of: NDArray, like: NDArray, matrix: NDArray, found: NDArray) -> None:
     """Work out two or three parts that are a tensor each, times the same number over a root; read them.
 
-    ``addresses``: where the tensors lie. ``ends``, ``matrix`` and ``found`` are those of
-    :func:`gradflow.capture.compiled.weigh`; ``made_of``: number, root and eps. What is not a number shows in
+    ``where``: the ``ends`` of :func:`gradflow.capture.compiled.weigh`, and then where the tensors lie; its
+    ``matrix`` and ``found`` are the same. ``made_of``: number, root and eps. What is not a number shows in
     ``matrix`` or in the squares, and nowhere else.
     """
-    if addresses.size == 2:
-        _weigh(addresses, ends, made_of, like, None, matrix, found)
+    if matrix.shape[0] == 2:
+        _weigh(where, None, made_of, like, matrix, found)
     else:
-        third = carray(pointer(addresses[2], like), ends[3])
-        _weigh(addresses, ends, made_of, like, third, matrix, found)
+        _weigh(where, carray(pointer(where[6], like), where[3]), made_of, like, matrix, found)
 
 
 @compiled(fastmath=IN_ANY_ORDER)
 def _weigh(
-    addresses: NDArray,
-    ends: NDArray,
-    made_of: NDArray,
-    like: NDArray,
-    third: NDArray | None,
-    matrix: NDArray,
-    found: NDArray,
+    where: NDArray, third: NDArray | None, made_of: NDArray, like: NDArray, matrix: NDArray, found: NDArray
 ) -> None:
-    size, kind = ends[3], like.dtype.type
-    here, there = carray(pointer(ends[0], like), size), carray(pointer(ends[1], like), size)
-    second = carray(pointer(ends[2], like), size)
-    left, right = carray(pointer(addresses[0], like), size), carray(pointer(addresses[1], like), size)
+    size, kind = where[3], like.dtype.type
+    here, there = carray(pointer(where[0], like), size), carray(pointer(where[1], like), size)
+    second = carray(pointer(where[2], like), size)
+    left, right = carray(pointer(where[4], like), size), carray(pointer(where[5], like), size)
     times, root, eps = kind(made_of[0]), kind(made_of[1]), kind(made_of[2])
     slack, zero, one = kind(2 * np.finfo(like.dtype).eps), kind(0), kind(1)
     most_off = most = bits(zero)
