@@ -91,7 +91,8 @@ def deltas(scale: float = 1.0, nets: Iterable[Net] = NETS.values()) -> Table:
         "Shares of the delta, with Adam",
         "A watched step whose delta is split among the contributors, as a multiple of a watched one whose "
         "delta is not. *floor*: the latter, beside which the parameters are copied before the optimizer "
-        "moves them, a momentum is advanced for each path, and nothing is done with either.",
+        "moves them, and one compiled pass advances a momentum for each path and reads what it makes of the "
+        "delta; the contributions are not kept for it.",
         rows,
         "× watched",
         ("× plain", "floor, × watched"),

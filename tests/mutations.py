@@ -177,6 +177,27 @@ MUTATIONS = (
         "proofs/test_random_graphs.py::test_a_trunk_that_leads_through_a_branch_is_split_without_what_the_branch_brings",
     ),
     Mutation(
+        "ask whether a backward came to a trunk by the branch that reads it",
+        "capture/passes.py",
+        "mark.add_reach(mark.window.outside)",
+        "pass",
+        "capture/test_stems.py::test_what_comes_from_inside_a_trunk_is_not_given_to_its_one_reader",
+    ),
+    Mutation(
+        "look who reads a trunk when a backward comes to it",
+        "capture/passes.py",
+        "self._marker.look_behind(node)",
+        "pass",
+        "capture/test_branches.py::test_trunk_read_by_one_branch_only_belongs_to_it",
+    ),
+    Mutation(
+        "let no callee take over what its caller may reorder",
+        "capture/compiling.py",
+        'strict = {"fastmath": False}',
+        "strict = {}",
+        "capture/test_kernels.py::test_a_number_over_a_root_is_worked_out_as_torch_would",
+    ),
+    Mutation(
         "tell that a backward added to what was let go of",
         "capture/observer.py",
         "        if is_missing:\n",

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -34,7 +34,9 @@ from gradflow.errors import (
     NothingToWatchError,
 )
 from gradflow.recording import Recording
-from gradflow.storage.stream import Stream
+
+if TYPE_CHECKING:
+    from gradflow.storage.stream import Stream
 
 __all__ = ["Recorder", "watch"]
 
@@ -127,7 +129,7 @@ class Recorder:
             needs_sums=bool(optimizers),
         )
         self._observer, self._is_closed = observer, False
-        self._steps = Memory(options.last) if options.to is None else Stream(options.to)
+        self._steps = _shelf(options)
         inspector = Inspector(self._targets.roots, optimizers)
         observer.guarded(inspector.begin)
         self._session = Session(observer, optimizers, self._steps, options.every, inspector.look)
@@ -306,3 +308,12 @@ def _keeps(patterns: tuple[str, ...], targets: Targets) -> Callable[[tuple[str, 
     if not patterns:
         return lambda _names: False
     return lambda names: any(fnmatch.fnmatchcase(n, pattern) for n in names for pattern in patterns)
+
+
+def _shelf(options: Options) -> Memory | Stream:
+    """Give where closed steps are put; what writes files is loaded only for one."""
+    if options.to is None:
+        return Memory(options.last)
+    from gradflow.storage.stream import Stream
+
+    return Stream(options.to)

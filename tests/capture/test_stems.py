@@ -267,11 +267,14 @@ def test_trunk_that_the_loss_reads_beside_one_branch_is_not_given_to_it():
     np.testing.assert_allclose(split.contribution("unclaimed"), expected, rtol=1e-4)
 
 
+@pytest.mark.proves(
+    row=47,
+    situation="a backward of its own from inside a trunk that one branch reads",
+    verdict="exact with stems, else `shared`",
+)
 @pytest.mark.parametrize(("stems", "expected"), [("report", {"shared"}), ("split", {"unclaimed"})])
 @pytest.mark.parametrize("is_first", [True, False])
-def test_inside_of_a_trunk_that_a_backward_of_its_own_comes_from_is_not_given_to_the_branch(
-    stems, expected, is_first
-):
+def test_what_comes_from_inside_a_trunk_is_not_given_to_its_one_reader(stems, expected, is_first):
     net = nn.ModuleDict({"below": nn.Linear(6, 3), "above": nn.Linear(3, 3), "head": nn.Linear(3, 3)})
     x = triple()[0]
     with gradflow.watch(net, stems=stems, keep="tensors") as flow:
