@@ -35,6 +35,7 @@ class Call:
         recomputes: For a forward run again inside a backward, as checkpointing does: a mark of its first run.
         is_recomputed: Whether it ran inside a backward at all.
         is_function: Whether its module has no parameters, so that calling it again makes no path.
+        is_torchs: Whether its module is one of torch's own, which shows its views of weights to nobody.
     """
 
     path: str
@@ -49,6 +50,7 @@ class Call:
     recomputes: Mark | None = None
     is_recomputed: bool = False
     is_function: bool = False
+    is_torchs: bool = False
 
     def chain(self) -> Iterator[Call]:
         """Give this call and the calls around it, innermost first."""

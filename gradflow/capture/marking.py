@@ -82,12 +82,15 @@ class Marker:
 
     Attributes:
         splits_trunks: As given.
+        has_open_views: Whether a view of a weight was made outside any branch where the user's code has it at
+            hand, so that it may be read anywhere.
     """
 
     def __init__(self, key: str, sink: Sink, *, splits_trunks: bool) -> None:
         self.key = key
         self._sink = sink
         self.splits_trunks = splits_trunks
+        self.has_open_views = False
 
     def mark_fresh(
         self, roots: list[Node], window: Window, call: Call | None, inputs: Collection[Node] | None
@@ -127,10 +130,9 @@ class Marker:
         """
         put_mark(node, self.key, mark)
         call = mark.call
-        if (call is not None and call.makes_weights) or (
-            len(slots) == 1 and self._is_view(node, slots[0][0])
-        ):
+        if self._is_weight(node, call, slots):
             mark.is_stem_candidate = True
+            self.has_open_views |= mark.branch is None and not (call is not None and call.is_torchs)
         edges: list[Edge] = []
         crossings: list[Crossing] = []
         for slot, (child, output) in enumerate(slots):
@@ -313,6 +315,12 @@ class Marker:
         stem.is_met = True
         stem.is_trunk |= is_trunk
         self.guarded(node, is_split=self.splits_trunks or mark.is_stem_candidate)
+
+    def _is_weight(self, node: Node, call: Call | None, slots: Slots) -> bool:
+        """Tell whether a node makes a weight of parameters, or only views or casts one."""
+        if call is not None and call.makes_weights:
+            return True
+        return len(slots) == 1 and self._is_view(node, slots[0][0])
 
     def _is_view(self, node: Node, child: Node | None) -> bool:
         """Tell whether a node only views or casts a weight, or what was made of weights."""

@@ -95,7 +95,7 @@ class Passes:
 
     def _is_settled(self, gate: Stem) -> bool:
         """Tell whether all behind a gate is shared, whoever else reads it, and nothing split there."""
-        if gate.is_split or gate.rows or gate.terms:
+        if gate.is_split or gate.rows or gate.terms or self._marker.has_open_views:
             return False
         is_own_run = gate.mark.call is None or gate.mark.call.recomputes is None
         return is_own_run and self._labeller.of_mark(gate.mark) == SHARED

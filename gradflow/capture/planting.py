@@ -32,6 +32,8 @@ from gradflow.capture.walk import (
 
 __all__ = ["Planter", "planters_behind"]
 
+_TORCHS = frozenset(f"torch.nn.modules.{name}" for name in ("conv", "linear", "rnn", "sparse"))
+
 
 class _Frame:
     """A running call of a module, kept while it runs."""
@@ -151,6 +153,7 @@ class Planter:
             call = window.begin(path, id(module), parent)
             self._place(call, module)
         call.is_function = id(module) in self.functions
+        call.is_torchs = type(module).__module__ in _TORCHS
         tensors = tensors_of(data)
         call.makes_weights = not tensors or (parent is not None and parent.makes_weights)
         inputs = [node for t in tensors if (node := t.grad_fn) is not None]

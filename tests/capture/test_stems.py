@@ -293,6 +293,32 @@ def test_what_comes_from_inside_a_trunk_is_not_given_to_its_one_reader(stems, ex
     np.testing.assert_allclose(step["below.weight"].total, expected_sum, rtol=1e-4)
 
 
+class Viewing(nn.Module):
+    """A trunk that leaves the view of its weight where anybody may read it."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(3, 6))
+
+    def forward(self, x):
+        self.view = self.w.t()
+        return torch.relu(x @ self.view)
+
+
+def test_view_of_a_shared_trunks_weight_that_the_loss_reads_too_keeps_that_apart():
+    net = nn.ModuleDict({"trunk": Viewing(), "a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})
+    x, y, _ = triple()
+
+    def loss():
+        z = net["trunk"](x)
+        return net["a"](z).sum() + net["b"](z).sum() + (y @ net["trunk"].view).sum()
+
+    step = watched(net, loss, branches={"a": net["a"], "b": net["b"]})
+    assert set(step["trunk.w"].contributors) == {"shared", "unclaimed"}
+    expected = np.tile(y.sum(0).numpy(), (3, 1))
+    np.testing.assert_allclose(step["trunk.w"].contribution("unclaimed"), expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("stems", ["report", "split"])
 def test_what_two_claims_share_is_given_to_neither_alone(stems):
     net = nn.Module()
