@@ -191,10 +191,10 @@ MUTATIONS = (
         "capture/test_branches.py::test_trunk_read_by_one_branch_only_belongs_to_it",
     ),
     Mutation(
-        "let no callee take over what its caller may reorder",
-        "capture/compiling.py",
-        'strict = {"fastmath": False}',
-        "strict = {}",
+        "round what a part is made of as torch does, whatever the loop around it may reorder",
+        "capture/weighing.py",
+        "@compiled(forceinline=True)\ndef _over_root",
+        "@compiled(forceinline=True, fastmath=IN_ANY_ORDER)\ndef _over_root",
         "capture/test_kernels.py::test_a_number_over_a_root_is_worked_out_as_torch_would",
     ),
     Mutation(

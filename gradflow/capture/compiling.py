@@ -1,4 +1,8 @@
-"""How functions are compiled that read tensors where they lie, and what numba lacks for it."""
+"""How functions are compiled that read tensors where they lie, and what numba lacks for it.
+
+What numba has compiled it keeps beside the file of the function, and does not look at this one: whoever
+changes something here removes the ``__pycache__`` of this folder before the tests are run.
+"""
 
 from __future__ import annotations
 
