@@ -12,10 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray  # type: ignore[attr-defined]  # not among numba's typed exports
 from numpy.typing import NDArray
 
-from gradflow.capture.compiling import IN_ANY_ORDER, compiled, pointer
+from gradflow.capture.compiling import IN_ANY_ORDER, carray, compiled, pointer
 
 __all__ = ["MADE", "divide", "gram", "is_sum", "make", "squares", "survey", "survey_few", "weigh"]
 

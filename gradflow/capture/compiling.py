@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+from numba import carray  # type: ignore[attr-defined]  # not among numba's typed exports
 from numba.core import types
 from numba.extending import intrinsic
 
-__all__ = ["IN_ANY_ORDER", "bits", "compiled", "number", "pointer"]
+__all__ = ["IN_ANY_ORDER", "bits", "carray", "compiled", "number", "pointer"]
 
 IN_ANY_ORDER = {"reassoc", "contract", "nsz"}  # of sums in float64, and of nothing else
 _Function = TypeVar("_Function", bound=Callable[..., Any])

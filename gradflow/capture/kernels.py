@@ -238,7 +238,9 @@ def _weigh_few(
     tensors, factors = table
     is_plain = len(tensors) in (2, 3) and not tensors[:, 1:].any() and (factors[:, 0] == _code().MADE).all()
     if is_plain:
-        _few().weigh_few(np.concatenate([ends, tensors[:, 0]]), numbers[-1], like, matrix, found)
+        from gradflow.capture.weighing import weigh_few  # loads numba, as _code() does
+
+        weigh_few(np.concatenate([ends, tensors[:, 0]]), numbers[-1], like, matrix, found)
     return bool(is_plain and np.isfinite(matrix).all() and np.isfinite(found).all())
 
 
@@ -265,11 +267,3 @@ def _code() -> ModuleType:
     from gradflow.capture import compiled
 
     return compiled
-
-
-@functools.cache
-def _few() -> ModuleType:
-    """Give the compiled code for few parts."""
-    from gradflow.capture import weighing
-
-    return weighing

@@ -189,9 +189,8 @@ class Marker:
 
         for node in nodes:
             mark = mark_of(node, self.key)
-            is_news = mark is not None and not _is_read_by_several(mark) and self.spread(node, visit)
-            if not is_news:
-                continue
+            if mark is None or _is_read_by_several(mark) or not self.spread(node, visit):
+                continue  # nothing that was not known
             if self.splits_trunks:
                 self.look_behind(node)
             else:

@@ -13,10 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray  # type: ignore[attr-defined]  # not among numba's typed exports
 from numpy.typing import NDArray
 
-from gradflow.capture.compiling import IN_ANY_ORDER, bits, compiled, number, pointer
+from gradflow.capture.compiling import IN_ANY_ORDER, bits, carray, compiled, number, pointer
 
 __all__ = ["weigh_few"]
 
