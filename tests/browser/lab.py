@@ -24,6 +24,7 @@ import nbformat
 
 ROOT = Path(__file__).parent.parent.parent
 TIMEOUT_MS = 120_000
+EXPECT_MS = 30_000
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {
         "fetchNews": "false",
@@ -120,6 +121,14 @@ def _end(process):
     process.wait()
 
 
+def expect(found):
+    """Playwright's assertions of an element: tried again until the page has come so far, or time is up."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=EXPECT_MS)
+    return expect(found)
+
+
 class Notebook:
     """A notebook that is open in a page, all its cells run.
 
@@ -164,6 +173,10 @@ class Notebook:
         )
         assert not error, error
         return said
+
+    def settle(self):
+        """Wait until everything that the page's playgrounds asked their kernel for has come back."""
+        self.page.wait_for_function("!document.querySelector('.gf-widget[data-waiting]')")
 
     def start(self, code):
         """Run code in the notebook's kernel without waiting for its end."""

@@ -1,5 +1,6 @@
 """The explorer in a real JupyterLab, by mouse and by keyboard alone: in the page and in the kernel."""
 
+import re
 import statistics
 
 import pytest
@@ -9,6 +10,7 @@ from gradflow.recording import Recording
 from gradflow.reports import report
 from gradflow.storage import save
 from tests import records
+from tests.browser.lab import expect
 from tests.browser.test_harness import KEYS
 
 FQNS = ("body.0.weight", "body.0.bias", "body.1.weight", "body.1.bias", "head.weight", "head.bias")
@@ -58,46 +60,45 @@ def state(notebook):
     return found
 
 
-def live_text(page):
-    return page.locator(".gf-live").inner_text()
-
-
 def test_the_newest_step_is_shown_with_the_numbers_of_the_record(notebook):
     page = notebook.page
-    assert "step 11 of 0 to 11" in page.locator(".gf-step").inner_text()
+    expect(page.locator(".gf-step")).to_contain_text("step 11 of 0 to 11")
     wanted = notebook.value("run[-1].layer('').norms")
     numbers = notebook.ask(
         f"from gradflow.render.theme import number\nprint(*[number(v) for v in {list(wanted.values())}])"
     )
-    assert row(page, "model").locator(".gf-on-arrow").all_text_contents() == numbers.split()
+    expect(row(page, "model").locator(".gf-on-arrow")).to_have_text(numbers.split())
 
 
 def test_moving_the_scrubber_changes_every_view_and_the_kernel_knows(notebook):
     page = notebook.page
     model = row(page, "model")
     arrows, before = model.locator(".gf-on-arrow"), model.get_attribute("aria-label")
-    cursor, listed = page.locator(".gf-cursor"), line(page, "head.weight").inner_text()
-    at = float(cursor.get_attribute("x1"))
+    cursor, listed = page.locator(".gf-cursor"), line(page, "head.weight").text_content()
+    at = cursor.get_attribute("x1")
     page.get_by_role("slider", name="training step").fill("3")
     page.get_by_text("Step 3.").wait_for()
-    assert "step 3 of 0 to 11" in page.locator(".gf-step").inner_text()
-    assert model.get_attribute("aria-label") != before
-    assert line(page, "head.weight").inner_text() != listed
-    assert float(cursor.get_attribute("x1")) < at
+    expect(page.locator(".gf-step")).to_contain_text("step 3 of 0 to 11")
+    expect(model).not_to_have_attribute("aria-label", before)
+    expect(line(page, "head.weight")).not_to_have_text(listed)
+    expect(cursor).not_to_have_attribute("x1", at)
+    assert float(cursor.get_attribute("x1")) < float(at)
     assert state(notebook)["step"] == 3
     wanted = notebook.ask(
         "from gradflow.render.theme import number; print(number(run[3].layer('').norms['anchor']))"
     )
-    assert arrows.first.text_content() == wanted
+    expect(arrows.first).to_have_text(wanted)
 
 
 def test_a_parameter_chosen_in_the_list_is_chosen_in_all_views(notebook):
     page = notebook.page
     line(page, "body.1.bias").click()
     page.locator(".gf-title", has_text="body.1.bias").wait_for()
-    assert row(page, "bias").filter(has_text="bias").and_(page.locator("[aria-selected=true]")).count() == 1
-    assert line(page, "body.1.bias").get_attribute("aria-selected") == "true"
-    assert page.locator(".gf-chart").get_attribute("aria-label").startswith("History of body.1.bias")
+    expect(row(page, "bias").and_(page.locator("[aria-selected=true]"))).to_have_count(1)
+    expect(line(page, "body.1.bias")).to_have_attribute("aria-selected", "true")
+    expect(page.locator(".gf-chart")).to_have_attribute(
+        "aria-label", re.compile(r"^History of body\.1\.bias")
+    )
     page.locator(".gf-term canvas").nth(4).wait_for()
     assert page.locator("figcaption").all_inner_texts()[:4] == ["anchor", "positive", "negative", "Σ sum"]
     assert state(notebook)["place"] == "body.1.bias"
@@ -108,7 +109,7 @@ def test_a_row_chosen_in_the_flow_is_chosen_in_the_list(notebook):
     page.get_by_role("button", name="unfold all").click()
     page.locator(".gf-flow-row", has_text="weight").first.locator(".gf-box").click()
     page.locator(".gf-title", has_text="body.0.weight").wait_for()
-    assert line(page, "body.0.weight").get_attribute("aria-selected") == "true"
+    expect(line(page, "body.0.weight")).to_have_attribute("aria-selected", "true")
     assert state(notebook)["place"] == "body.0.weight"
 
 
@@ -116,15 +117,14 @@ def test_a_group_folds_and_unfolds(notebook):
     page = notebook.page
     page.get_by_role("button", name="unfold all").click()
     rows = page.locator(".gf-flow-row")
-    page.wait_for_function("document.querySelectorAll('.gf-flow-row').length === 11")
+    expect(rows).to_have_count(11)
     row(page, "body").locator(".gf-fold").click()
-    page.wait_for_function("document.querySelectorAll('.gf-flow-row').length === 5")
-    assert row(page, "body").get_attribute("aria-expanded") == "false"
+    expect(rows).to_have_count(5)
+    expect(row(page, "body")).to_have_attribute("aria-expanded", "false")
+    expect(page.locator(".gf-live")).to_contain_text("body is folded")
     assert "body" not in state(notebook)["opened"]
-    assert "body is folded" in live_text(page)
     notebook.ask("explorer.choose(opened=['', 'body', 'body.1'])")
-    page.wait_for_function("document.querySelectorAll('.gf-flow-row').length === 7")
-    assert rows.count() == 7
+    expect(rows).to_have_count(7)
 
 
 def test_the_search_narrows_the_list_and_leads_to_what_it_finds(notebook):
@@ -132,8 +132,8 @@ def test_the_search_narrows_the_list_and_leads_to_what_it_finds(notebook):
     page.get_by_role("button", name="fold all modules", exact=True).click()
     page.get_by_role("searchbox").fill("1.bias")
     page.get_by_text("1 of 6 parameters found").wait_for()
-    assert page.locator(".gf-list tbody tr").count() == 1
-    assert row(page, "body").get_attribute("class").endswith("gf-found")
+    expect(page.locator(".gf-list tbody tr")).to_have_count(1)
+    expect(row(page, "body")).to_have_attribute("class", re.compile("gf-found$"))
     page.get_by_role("searchbox").press("Enter")
     page.locator(".gf-title", has_text="body.1.bias").wait_for()
     assert state(notebook)["search"] == "1.bias"
@@ -150,10 +150,10 @@ def test_the_list_is_sorted_by_each_measure_both_ways(notebook):
     ):
         page.locator(".gf-list").get_by_role("button", name=label).click()
         assert state(notebook)["sort"] == key
-        first = page.locator(".gf-list tbody tr").first.get_attribute("data-place")
-        assert first == notebook.ask(MOST.format(key=key))
+        most, lines = notebook.ask(MOST.format(key=key)), page.locator(".gf-list tbody tr")
+        expect(lines.first).to_have_attribute("data-place", most)
         page.locator(".gf-list").get_by_role("button", name=label).click()
-        assert page.locator(".gf-list tbody tr").last.get_attribute("data-place") == first
+        expect(lines.last).to_have_attribute("data-place", most)
 
 
 MOST = """
@@ -198,8 +198,8 @@ def test_a_branch_is_brought_out_in_all_views(notebook):
     page = notebook.page
     page.get_by_role("button", name="positive (P)").click()
     page.wait_for_function("document.querySelectorAll('.gf-flow .gf-dim').length > 0")
-    assert page.locator(".gf-flow .gf-dim[data-branch=positive]").count() == 0
-    assert page.locator(".gf-angles tr.gf-dim").count() == 2
+    expect(page.locator(".gf-flow .gf-dim[data-branch=positive]")).to_have_count(0)
+    expect(page.locator(".gf-angles tr.gf-dim")).to_have_count(2)
     assert state(notebook)["branch"] == "positive"
 
 
@@ -232,9 +232,9 @@ def test_all_of_it_by_keyboard_alone(notebook):
     press("Home")
     press("ArrowDown")
     press("ArrowLeft")
-    assert row(page, "body").get_attribute("aria-expanded") == "false"
+    expect(row(page, "body")).to_have_attribute("aria-expanded", "false")
     press("ArrowRight")
-    assert row(page, "body").get_attribute("aria-expanded") == "true"
+    expect(row(page, "body")).to_have_attribute("aria-expanded", "true")
     press("Enter")
     page.locator(".gf-title", has_text="body, 4 parameters").wait_for()
     for _ in range(9):
@@ -279,11 +279,11 @@ def test_a_saved_state_is_replayed(notebook):
     page = notebook.page
     page.get_by_text("step 4 of 0 to 11").wait_for()
     page.locator(".gf-title", has_text="head.bias").wait_for()
-    assert page.get_by_role("searchbox").input_value() == "head"
-    places = page.locator(".gf-list tbody tr").evaluate_all(
-        "(lines) => lines.map((line) => line.dataset.place)"
-    )
-    assert places == ["head.weight", "head.bias"]
+    expect(page.get_by_role("searchbox")).to_have_value("head")
+    lines = page.locator(".gf-list tbody tr")
+    expect(lines).to_have_count(2)
+    for one, place in zip(lines.all(), ("head.weight", "head.bias"), strict=True):
+        expect(one).to_have_attribute("data-place", place)
 
 
 def test_new_steps_appear_while_the_kernel_is_busy_training(lab):
@@ -341,9 +341,9 @@ def test_the_report_explores_from_disk(tab, tmp_path):
     page.locator(".gf-title", has_text="head.bias").wait_for()
     page.get_by_text("This page has no room for this equation").wait_for()  # only of the newest step
     page.get_by_role("button", name="fold all modules", exact=True).click()
-    assert page.locator(".gf-flow-row").count() == 3
+    expect(page.locator(".gf-flow-row")).to_have_count(3)
     page.get_by_role("searchbox").fill("body")
-    assert page.locator(".gf-list tbody tr").count() == 4
+    expect(page.locator(".gf-list tbody tr")).to_have_count(4)
     page.get_by_role("slider", name="training step").press("End")
     page.locator(".gf-live", has_text="Step 4.").wait_for()
     page.locator(".gf-term canvas").nth(4).wait_for()

@@ -55,7 +55,7 @@ def test_one_network_or_three(lesson):
 
     before = played(notebook, "SharingPlayground", "steps")
     page.get_by_role("button", name="10 steps").click()
-    page.wait_for_timeout(300)
+    notebook.settle()
     assert played(notebook, "SharingPlayground", "steps") == before + 10
     assert "✗ Not yet." in page.locator(".jp-Cell", has_text='lessons.check("01.shared"').last.inner_text()
 
@@ -77,7 +77,7 @@ def test_a_guess_is_made_by_keyboard_alone(lesson):
     page.get_by_role("slider", name="input of the negative").focus()
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
-    page.wait_for_timeout(300)
+    notebook.settle()
     x, y = played(notebook, "PlanePlayground", "points")["negative"]
     assert x < at[0]
     assert y == at[1]
@@ -96,7 +96,7 @@ def test_through_time(lesson):
     at = played(notebook, "TimePlayground", "focus")
     page.get_by_role("slider", name="time step:").focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(300)
+    notebook.settle()
     assert played(notebook, "TimePlayground", "focus") == at + 1
     assert notebook.count() == count
 

@@ -32,11 +32,6 @@ def opened(lab, name, **options):
     return notebook
 
 
-def settle(notebook):
-    """Wait until everything that the page asked for has come back."""
-    notebook.page.wait_for_selector(".gf-widget:not([data-waiting])")
-
-
 def point(notebook, name):
     return notebook.page.get_by_role("slider", name=name, exact=True)
 
@@ -51,7 +46,7 @@ def drag(notebook, name, dx, dy):
     for i in range(1, 9):
         mouse.move(x + dx * i / 8, y + dy * i / 8)
     mouse.up()
-    settle(notebook)
+    notebook.settle()
 
 
 def told(notebook, row):
@@ -66,7 +61,7 @@ def as_number(words):
 def press(notebook, key, times=1):
     for _ in range(times):
         notebook.page.keyboard.press(key)
-    settle(notebook)
+    notebook.settle()
 
 
 def tab_to(notebook, name):
@@ -115,7 +110,7 @@ def test_in_the_dead_zone_all_is_zero_and_a_stopped_branch_is_absent(plane):
     assert told(plane, "anchor") == ["0"] * 4
     plane.page.get_by_role("button", name="reset").click()
     plane.page.get_by_role("checkbox", name="positive").check()
-    settle(plane)
+    plane.settle()
     assert plane.page.locator(".gf-tag").all_text_contents() == ["", "absent", ""]
     assert told(plane, "positive") == ["absent"] * 4
     assert plane.value("widget.step['weight'].absent") == ["positive"]
@@ -126,19 +121,19 @@ def test_buttons_train_and_put_back(plane):
     start = plane.value("widget.state")
     plane.page.get_by_role("button", name="1 step").click()
     plane.page.get_by_role("button", name="20 steps").click()
-    settle(plane)
+    plane.settle()
     assert plane.value("widget.state['steps']") == 21
     assert plane.page.locator(".gf-steps").text_content() == "steps: 21"
     assert plane.page.locator(".gf-trail").count() == 3
     plane.page.get_by_role("button", name="reset").click()
-    settle(plane)
+    plane.settle()
     assert plane.value("widget.state") == start
 
 
 def test_loss_and_optimizer_are_chosen(plane):
     plane.page.get_by_label("loss").select_option("infonce")
     plane.page.get_by_label("optimizer").select_option("Adam")
-    settle(plane)
+    plane.settle()
     assert plane.value("[widget.state['loss'], widget.state['optimizer']]") == ["infonce", "Adam"]
     assert plane.page.get_by_label("temperature τ").count() > 0
     assert plane.page.locator(".gf-zone-words").text_content() == ""
@@ -199,15 +194,15 @@ def test_copies_drift_and_one_shared_encoder_cannot(sharing):
     assert sharing.value("widget.view['drift']") > 0.5
     assert page.locator(".gf-absent").count() == 6
     page.get_by_role("button", name="one, shared").click()
-    settle(sharing)
+    sharing.settle()
     assert sharing.value("[widget.state['mode'], widget.view['drift']]") == ["shared", 0.0]
     assert page.locator(".gf-updates tbody tr").count() == 1
     assert page.locator(".gf-absent").count() == 0
     page.get_by_role("button", name="10 steps").click()
-    settle(sharing)
+    sharing.settle()
     assert sharing.value("widget.state['steps']") == 30
     page.get_by_role("button", name="copies, averaged").click()
-    settle(sharing)
+    sharing.settle()
     assert "stay equal" in page.locator(".gf-headline").text_content()
 
 
@@ -236,11 +231,11 @@ def test_time_steps_vanish_and_explode(time):
     assert "vanishing" in page.locator(".gf-headline").text_content()
     page.get_by_role("button", name="linear").click()
     page.get_by_label("spectral radius ρ").fill("1.5")
-    settle(time)
+    time.settle()
     assert time.value("[widget.state['cell'], widget.state['radius']]") == ["linear", 1.5]
     assert "exploding" in page.locator(".gf-headline").text_content()
     page.get_by_label("matrix").select_option("recurrent")
-    settle(time)
+    time.settle()
     assert page.locator(".gf-time-bar").count() == 19
     assert page.locator(".gf-nil").count() == 1
 
@@ -337,7 +332,7 @@ def test_how_long_a_drag_takes_to_answer(plane, capsys):
     plane.page.mouse.down()
     times = plane.page.evaluate(LATENCY, name)
     plane.page.mouse.up()
-    settle(plane)
+    plane.settle()
     assert len(times) == 90
     with capsys.disabled():
         print(
