@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,9 +48,10 @@ class Part(NamedTuple):
     gradient: Tensor
 
 
-@dataclass(eq=False, slots=True)
 class Backward:
     """One parameter in one backward call, until it is committed.
+
+    There is one for every parameter of every step: what is seldom set is a default of the class.
 
     Attributes:
         edges: Uses that brought something, in arrival order.
@@ -69,8 +69,6 @@ class Backward:
         probe: A few elements of the total, where the arrivals were let go of; else None.
     """
 
-    edges: list[Edge] = field(default_factory=list)
-    gradients: list[Tensor] = field(default_factory=list)
     names: tuple[str, ...] = ()
     parts: dict[Edge, list[Part]] | None = None
     terms: list[tuple[Edge, str, Tensor]] | None = None
@@ -82,6 +80,10 @@ class Backward:
     survey: kernels.Survey | None = None
     rest: Tensor | None = None
     probe: Tensor | None = None
+
+    def __init__(self) -> None:
+        self.edges: list[Edge] = []
+        self.gradients: list[Tensor] = []
 
     @property
     def is_read(self) -> bool:
@@ -120,8 +122,7 @@ class Backward:
         """Give the norm of what each use brought, where it was read; None for each elsewhere."""
         if self.survey is None:
             return [None] * len(self.edges)
-        found: list[float | None] = np.sqrt(self.survey.squares).tolist()
-        return found
+        return [math.sqrt(square) for square in self.survey.squares.tolist()]
 
     def contributors(self) -> tuple[str, ...]:
         """Give who brought what the survey has rows for, in their order."""

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Mark", "Window"]
 
 
-@dataclass(eq=False, slots=True, repr=False)
 class Call:
     """One grad-enabled call of a module.
+
+    There are many of them, and making one must cost little: what is seldom set is a default of the class.
 
     Attributes:
         path: Module path, ``""`` for the watched module itself.
@@ -38,19 +39,26 @@ class Call:
         is_torchs: Whether its module is one of torch's own, which shows its views of weights to nobody.
     """
 
-    path: str
-    index: int
-    module: int
-    window: Window
-    parent: Call | None = None
     context: object = None
-    branch: str | None = None
     origins: frozenset[Mark] = frozenset()
     makes_weights: bool = False
     recomputes: Mark | None = None
     is_recomputed: bool = False
     is_function: bool = False
     is_torchs: bool = False
+
+    def __init__(
+        self,
+        path: str,
+        index: int,
+        module: int,
+        window: Window,
+        parent: Call | None = None,
+        *,
+        branch: str | None = None,
+    ) -> None:
+        self.path, self.index, self.module, self.window = path, index, module, window
+        self.parent, self.branch = parent, branch
 
     def chain(self) -> Iterator[Call]:
         """Give this call and the calls around it, innermost first."""

@@ -57,8 +57,9 @@ class _Draft:
             self._rows = {**self._rows, "edited": reading.edited}
         if reading.others is not None:
             self._rows = {**self._rows, OTHER_RANKS: reading.others}
-        shape = account.param.shape
-        self._rows = {name: row for name, row in self._rows.items() if row.shape == shape}
+        if self._rows:
+            shape = account.param.shape
+            self._rows = {name: row for name, row in self._rows.items() if row.shape == shape}
         self._order = lanes.order(account.let_go or tuple(self._rows))
         self._gram = self._surveyed() or harvest.gram([self._rows[n] for n in self._order])
         self._total_norm = reading.norm_slot(harvest) if move is None else move.total_norm
@@ -100,13 +101,15 @@ class _Draft:
         )
 
     def _uses(self, squares: list[float]) -> tuple[Use, ...]:
-        norms = dict(zip(self._order, map(math.sqrt, squares), strict=True))
         found: list[Use] = []
         for arrival, length in zip(self._entry.account.uses, self._lengths, strict=True):
             name, edge = arrival.contributor, arrival.edge
+            if length is None:
+                norm = math.sqrt(squares[self._order.index(name)])
+            else:
+                norm = length.number if isinstance(length, Slot) else length
             call = edge.mark.call
             label = "" if call is None else call.label
-            norm = norms[name] if length is None else length.number if isinstance(length, Slot) else length
             found.append(Use(name, label, edge.node, edge.slot, norm))
         return tuple(found)
 

@@ -121,6 +121,14 @@ def gram(addresses: NDArray, size: int, like: NDArray, matrix: NDArray) -> None:
 
 
 @compiled()
+def sample(address: int, size: int, step: int, like: NDArray, found: NDArray) -> None:
+    """Take every so-many-th element of a row."""
+    row = _part(address, 0, size, like)
+    for i in range(found.size):
+        found[i] = row[i * step]
+
+
+@compiled()
 def squares(addresses: NDArray, size: int, like: NDArray, found: NDArray) -> None:
     """Take the square of the 2-norm of each row, ``[C]``."""
     for i in range(addresses.size):

@@ -26,10 +26,12 @@ __all__ = [
     "Survey",
     "Weighed",
     "are_readable",
+    "can_sample",
     "divide",
     "gram",
     "is_sum",
     "make",
+    "sample",
     "squares",
     "survey",
     "weigh",
@@ -101,6 +103,20 @@ def gram(rows: Sequence[Tensor]) -> NDArray[np.float64]:
     matrix = np.zeros((len(rows), len(rows)))
     _code().gram(_addresses(rows), _size(rows[0]), _LIKE[rows[0].dtype], matrix)
     return matrix
+
+
+def can_sample(row: Tensor) -> bool:
+    """Tell whether :func:`sample` reads a tensor: real, plain, on the host, in the order of its shape."""
+    is_real = row.dtype is torch.float32 or row.dtype is torch.float64
+    return is_real and type(row) in _PLAIN and row.is_cpu and row.is_contiguous() and not row.is_neg()
+
+
+def sample(row: Tensor, step: int) -> Tensor:
+    """Copy every so-many-th element of a row."""
+    like = _LIKE[row.dtype]
+    found = np.empty(-(-row.numel() // step), like.dtype)
+    _code().sample(row.data_ptr(), row.numel(), step, like, found)
+    return torch.from_numpy(found)
 
 
 def squares(rows: Sequence[Tensor]) -> NDArray[np.float64]:

@@ -75,6 +75,7 @@ class Observer:
         self._window_is_over = True
         self._handles: list[RemovableHandle] = []
         self._leaf_handles: dict[int, list[RemovableHandle]] = {}
+        self._resting: dict[int, Account] = {}  # accounts of earlier steps: a new one for each costs more
         self._strangers: set[int] = set()
         self._lock = threading.RLock()
         self._warned: set[str] = set()
@@ -112,7 +113,7 @@ class Observer:
         """Take every hook off again; what nodes of living graphs still call does nothing any more."""
         for handle in itertools.chain(self._handles, *self._leaf_handles.values()):
             handle.remove()
-        self._handles, self._leaf_handles = [], {}
+        self._handles, self._leaf_handles, self._resting = [], {}, {}
         self._window_is_over = True
 
     def begin_step(self) -> None:
@@ -123,12 +124,13 @@ class Observer:
         """
         has_seen_one = self._lets_go or any(not account.is_empty for account in self.accounts.values())
         self._lets_go = has_seen_one and not self._needs_sums and self.ranks is None
-        self.accounts = {
-            key: a for key, a in self.accounts.items() if a.pending and key in self.targets.params
-        }
-        for account in self.accounts.values():
+        before, self.accounts = self.accounts, {}
+        for key, account in before.items():
             account.clear()
-            account.lets_go = self._lets_go and not account.keep
+            if account.pending and key in self.targets.params:
+                self._open(key, account)
+            elif self.ranks is None and self.is_armed:
+                self._resting[key] = account
         self.labeller.forget()
         self._strangers.clear()
         self.reports, self.is_complete = [], True
@@ -252,12 +254,18 @@ class Observer:
         """Give the account of a watched parameter in the open step; None for any other."""
         account = self.accounts.get(key)
         if account is None and key in self.targets.params:
-            keep = self._keeps(self.targets.names[key])
-            account = None if self.ranks is None else self.ranks.account(key, keep=keep)
-            account = self.accounts[key] = account or Account(
-                self.targets.params[key], keep, self._lets_go and not keep
-            )
+            account = self._resting.pop(key, None) or self._new_account(key)
+            self._open(key, account)
         return account
+
+    def _new_account(self, key: int) -> Account:
+        keep = self._keeps(self.targets.names[key])
+        averaged = None if self.ranks is None else self.ranks.account(key, keep=keep)
+        return averaged or Account(self.targets.params[key], keep)
+
+    def _open(self, key: int, account: Account) -> None:
+        account.lets_go = self._lets_go and not account.keep
+        self.accounts[key] = account
 
     def settle(self, param: Tensor) -> None:
         """Commit what is under way for a parameter whose optimizer steps inside the backward."""
@@ -342,6 +350,7 @@ class Observer:
     def _look(self) -> None:
         """Take in the parameters as the model has them now."""
         self.targets.look()
+        self._resting = {}  # what they are called, and so whether they are kept, may have changed
         if self.ranks is not None:
             self.ranks.look()
         for key, param in self.targets.params.items():

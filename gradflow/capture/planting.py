@@ -152,10 +152,13 @@ class Planter:
             window = parent.window if parent is not None else self._sink.window()
             call = window.begin(path, id(module), parent)
             self._place(call, module)
-        call.is_function = id(module) in self.functions
-        call.is_torchs = type(module).__module__ in _TORCHS
+        if id(module) in self.functions:
+            call.is_function = True
+        if type(module).__module__ in _TORCHS:
+            call.is_torchs = True
         tensors = tensors_of(data)
-        call.makes_weights = not tensors or (parent is not None and parent.makes_weights)
+        if not tensors or (parent is not None and parent.makes_weights):
+            call.makes_weights = True
         inputs = [node for t in tensors if (node := t.grad_fn) is not None]
         if inputs:
             self.marker.mark_fresh(inputs, call.window, parent, None)

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from gradflow.capture.calls import Mark
+from gradflow.capture.comparing import fold, sums_to
 
-__all__ = ["INNER", "SHARED", "UNCLAIMED", "Crossing", "Rows", "Stem", "send_through"]
+__all__ = ["INNER", "SHARED", "UNCLAIMED", "Cotangent", "Crossing", "Rows", "Sent", "Stem", "send_through"]
 
 Rows = slice | Sequence[int] | Tensor
 """Which rows of a batch: a slice, a list of positions, or a mask."""
@@ -27,6 +29,24 @@ SHARED = "shared"
 UNCLAIMED = "unclaimed"
 INNER = ""
 """Sends what came in at another stem of the same stretch, and goes on from there."""
+
+
+class Cotangent(NamedTuple):
+    """What came over one edge into a stem.
+
+    Attributes:
+        contributor: Who sent it.
+        output: To which output of the stem's node.
+        tensor: The gradient on the edge.
+    """
+
+    contributor: str
+    output: int
+    tensor: Tensor
+
+
+Sent = dict[str, dict[int, list[Tensor]]]
+"""What goes through a stem, by contributor and output of its node, to be added up in this order."""
 
 
 @dataclass(eq=False, slots=True)
@@ -42,7 +62,7 @@ class Stem:
         is_trunk: Whether it lies outside any branch, and is no mere weight.
         is_guarded: Whether a pre-hook stands on the node.
         is_gate: Whether a branch reads it, and a stretch outside any branch lies behind it.
-        cotangents: What each contributor sends into it, by backward (graph task), contributor and output.
+        arrived: What came into it by backward (graph task), in the order in which it came.
         rows: Which rows of an output belong to which branch, where one batch holds several.
         terms: Names of the loss terms that an output is.
         size: How many nodes are split with it.
@@ -56,47 +76,48 @@ class Stem:
     is_trunk: bool = False
     is_guarded: bool = False
     is_gate: bool = False
-    cotangents: dict[int, dict[str, dict[int, Tensor]]] = field(default_factory=dict)
+    arrived: dict[int, list[Cotangent]] = field(default_factory=dict)
     rows: dict[int, dict[str, Rows]] = field(default_factory=dict)
     terms: dict[int, str] = field(default_factory=dict)
     size: int = 0
 
     def enter(self, task: int, contributor: str, output: int, cotangent: Tensor) -> None:
         """Take in what one reader sends into the stem; what ``INNER`` sends came in at another stem."""
-        for old in [t for t in self.cotangents if t != task]:
-            del self.cotangents[old]  # a backward that an exception ended
-        sent = self.cotangents.setdefault(task, {}).setdefault(contributor, {})
-        sent[output] = sent[output] + cotangent if output in sent else cotangent
+        if task not in self.arrived:
+            self.arrived = {task: []}  # what else there is, a backward brought that an exception ended
+        self.arrived[task].append(Cotangent(contributor, output, cotangent))
 
     def forget(self, task: int) -> None:
         """Drop what came in: nothing is to be told apart."""
-        self.cotangents.pop(task, None)
+        self.arrived.pop(task, None)
 
-    def leave(self, task: int, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
+    def leave(self, task: int, arriving: tuple[Tensor | None, ...]) -> Sent:
         """Give what each contributor sends, ``INNER`` too; what no known reader sent is ``unclaimed``."""
-        sent = self.cotangents.pop(task, {})
+        arrived = self.arrived.pop(task, [])
         if self.rows:
             return self._by_rows(arriving)
         if not self.is_met:
             return {}
         for output, whole in enumerate(arriving):
-            rest = None if whole is None else _rest(whole, [s[output] for s in sent.values() if output in s])
+            rest = None if whole is None else _rest(whole, [c.tensor for c in arrived if c.output == output])
             if rest is not None:
-                unclaimed = sent.setdefault(UNCLAIMED, {})
-                unclaimed[output] = unclaimed[output] + rest if output in unclaimed else rest
+                arrived.append(Cotangent(UNCLAIMED, output, rest))
+        sent: Sent = {}
+        for contributor, output, cotangent in arrived:
+            sent.setdefault(contributor, {}).setdefault(output, []).append(cotangent)
         return sent
 
-    def through_terms(self, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
+    def through_terms(self, arriving: tuple[Tensor | None, ...]) -> Sent:
         """Give what arrives at each named term of the loss."""
-        found: dict[str, dict[int, Tensor]] = {}
+        found: Sent = {}
         for output, name in self.terms.items():
             whole = arriving[output]
             if whole is not None:
-                found.setdefault(name, {})[output] = whole
+                found.setdefault(name, {})[output] = [whole]
         return found
 
-    def _by_rows(self, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
-        sent: dict[str, dict[int, Tensor]] = {}
+    def _by_rows(self, arriving: tuple[Tensor | None, ...]) -> Sent:
+        sent: Sent = {}
         for output, whole in enumerate(arriving):
             if whole is None:
                 continue
@@ -105,9 +126,9 @@ class Stem:
                 part = torch.zeros_like(whole)
                 part[rows] = whole[rows]
                 rest[rows] = 0
-                sent.setdefault(name, {})[output] = part
+                sent.setdefault(name, {})[output] = [part]
             if rest.device.type != "cpu" or bool(rest.any()):
-                sent.setdefault(UNCLAIMED, {})[output] = rest
+                sent.setdefault(UNCLAIMED, {})[output] = [rest]
         return sent
 
 
@@ -127,15 +148,13 @@ class Crossing:
         self.reader, self.slot, self.read, self.output = reader, slot, read, output
 
 
-def send_through(
-    node: Node, stem: Stem, sent: dict[str, dict[int, Tensor]], on: Callable[[str], None]
-) -> None:
+def send_through(node: Node, stem: Stem, sent: Sent, on: Callable[[str], None]) -> None:
     """Send each contributor's cotangents through a stem; the hooks behind it see what comes out.
 
     Args:
         node: The stem's node.
         stem: What is known of it.
-        sent: Cotangents by contributor and output of the node.
+        sent: What is to be sent.
         on: Called with the contributor before its pass.
     """
     for contributor, by_output in sent.items():
@@ -143,7 +162,7 @@ def send_through(
         torch.autograd.grad(
             [GradientEdge(node, output) for output in by_output],
             stem.leaves,
-            list(by_output.values()),
+            [fold(cotangents) for cotangents in by_output.values()],
             retain_graph=True,
             allow_unused=True,
         )
@@ -155,7 +174,7 @@ def _rest(whole: Tensor, parts: list[Tensor]) -> Tensor | None:
     Without waiting for a device: there, anything but a single part itself counts as something, and several
     parts are taken to be all.
     """
-    if len(parts) == 1 and parts[0].data_ptr() == whole.data_ptr() and not whole.is_sparse:
+    if sums_to(parts, whole):
         return None
     is_on_host = whole.device.type == "cpu" and not whole.is_sparse
     if len(parts) > 1 and not is_on_host:

@@ -130,6 +130,12 @@ def fresh_nodes(roots: list[Node], key: str) -> list[tuple[Node, Slots]]:
     The walk stops at marked nodes and at leaves: what lies behind a mark is marked already. With each node
     comes where its inputs lead, for asking costs more than keeping.
     """
+    if len(roots) == 1:  # most calls make one node, or none
+        if not _is_fresh(roots[0], key):
+            return []
+        leads = roots[0].next_functions
+        if not any(child is not None and _is_fresh(child, key) for child, _ in leads):
+            return [(roots[0], leads)]
     order: list[tuple[Node, Slots]] = []
     seen: set[Node] = set()
     stack: list[tuple[Node, Slots | None]] = [(root, None) for root in roots if _is_fresh(root, key)]

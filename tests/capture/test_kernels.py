@@ -274,3 +274,28 @@ def test_parts_that_leave_nothing_have_no_row_for_it():
     found = kernels.divide(parts, parts[0] + parts[1], [0, 1])
     assert found.is_sum
     assert found.gram.shape == (2, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("size", "step"), [(1, 1), (7, 3), (256, 1), (1000, 33), (1001, 33)])
+def test_a_sample_is_every_so_many_th_element(size, step, dtype):
+    row = torch.randn(size, dtype=dtype)
+    found = kernels.sample(row, step)
+    assert found.dtype == dtype
+    assert torch.equal(found, row[::step])
+    row += 1
+    assert not torch.equal(found, row[::step])  # a copy
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(3, 4).T,
+        torch.ones(4, dtype=torch.bfloat16),
+        torch.ones(4, dtype=torch.complex64),
+        torch.ones(4, dtype=torch.complex64).conj().imag.reshape(1, 4)[:, :1],
+        torch.ones(4, device="meta"),
+    ],
+)
+def test_what_lies_otherwise_is_not_sampled_by_the_compiled_code(tensor):
+    assert not kernels.can_sample(tensor)
