@@ -1,13 +1,15 @@
-"""Floors: the least that does what gradflow does, by the same means, with nothing recorded.
+"""Floors: the least that does what gradflow does, by the same means and in straight lines.
 
 Where a floor misses a target, no recorder that uses hooks can meet it.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
+import math
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple, TypeGuard
 
 import numba
 import numpy as np
@@ -20,6 +22,8 @@ import gradflow
 from benchmarks.nets import Job
 from benchmarks.timing import Work, then
 from gradflow.capture import kernels
+from gradflow.record import ParamStep, Use
+from gradflow.recording import Step
 
 __all__ = ["bare", "least", "least_split"]
 
@@ -28,36 +32,126 @@ _TAKE = 0.1  # of a new gradient, in Adam's momentum
 _PATHS = 3  # of the net that it is measured on
 _EPS = 1e-8  # in Adam's denominator
 
-Arrived = Callable[[int, Tensor], object]
+
+class _Call(NamedTuple):
+    """A call of a module: its label, and the path that it is on."""
+
+    label: str
+    path: str
+
+
+class _Edge(NamedTuple):
+    """A use of a parameter: by which input of which node, made in which call."""
+
+    param: int
+    slot: int
+    node: str
+    call: _Call
+
+
+_NO_CALL = _Call("", "")
+Arrived = Callable[[_Edge, Tensor], object]
 
 
 def bare(job: Job, step: Work | None = None) -> Work:
     """Give a step whose nodes have hooks that keep references until the step is over, and do nothing else."""
     kept: list[Tensor] = []
-    _plant(job.model, lambda _param, gradient: kept.append(gradient))
+    _plant(job.model, lambda _edge, gradient: kept.append(gradient))
     return then(step or job.step, kept.clear)
 
 
-def least(job: Job) -> Work:
-    """Give a step in which each contribution is read once, with what the leaf receives, and let go of.
+def least(job: Job) -> tuple[Work, Sequence[Step]]:
+    """Give a step of the least recorder there can be, and where its record of the last step is found.
 
-    Hooks on the modules do nothing, but stand where a call would get its name.
+    Each contribution is read once with what the leaf receives, let go of, named and recorded.
     """
-    arrived: defaultdict[int, list[Tensor]] = defaultdict(list)
-    is_one_path = job.branches is None
-    _plant(job.model, lambda param, gradient: arrived[param].append(gradient))
-
-    def read(param: int, total: Tensor) -> None:
-        rows = arrived.pop(param)
-        if kernels.are_readable((total, *rows)):
-            kernels.survey(rows, total, [0] * len(rows) if is_one_path else None)
-
+    book = _Book(job)
+    _plant(job.model, book.arrive, book.running)
+    for path, module in job.model.named_modules():
+        module.register_forward_pre_hook(partial(book.enter, path))
     for param in job.model.parameters():
-        param.register_hook(partial(read, id(param)))
-        param.register_post_accumulate_grad_hook(_nothing)
-    for module in job.model.modules():
-        module.register_forward_pre_hook(_nothing, with_kwargs=True)
-    return job.step
+        param.register_hook(partial(book.receive, id(param)))
+        param.register_post_accumulate_grad_hook(book.commit)
+    return then(job.step, book.close), book.steps
+
+
+class _Book:
+    """What the least recorder remembers, in straight lines: calls and their paths, what arrived, the record.
+
+    It trusts its user: nobody clips, accumulates, shares a trunk, checkpoints or raises. Without names of
+    modules the paths are the calls of what is called again.
+
+    Attributes:
+        running: The calls under way, innermost last: label and path of each.
+        steps: The record of the last step.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.running: list[_Call] = []
+        self._named = {id(m): name for name, m in job.branches.items()} if _is_mapping(job.branches) else {}
+        self._names = None if _is_mapping(job.branches) else job.branches
+        self._first = self._names[0] if self._names else "shared"
+        self._params = {id(p): (fqn, tuple(p.shape)) for fqn, p in job.model.named_parameters()}
+        self._counts: defaultdict[int, int] = defaultdict(int)
+        self._arrived: defaultdict[int, list[tuple[_Edge, Tensor]]] = defaultdict(list)
+        self._read: dict[int, tuple[list[_Edge], kernels.Survey]] = {}
+        self._committed: set[int] = set()
+        self.steps: deque[Step] = deque(maxlen=1)
+        self._index = 0
+
+    def enter(self, path: str, module: nn.Module, _inputs: object) -> None:
+        """A call begins: give it a number and a path."""
+        number = self._counts[id(module)]
+        self._counts[id(module)] = number + 1
+        around = self.running[-1].path if self.running else self._first
+        if self._named:
+            around = self._named.get(id(module), around)
+        elif number and self._names is not None:
+            around = self._names[number]
+        self.running.append(_Call(f"{path}#{number}", around))
+
+    def arrive(self, edge: _Edge, gradient: Tensor) -> None:
+        """A use brings something."""
+        self._arrived[edge.param].append((edge, gradient))
+
+    def receive(self, param: int, total: Tensor) -> None:
+        """The leaf receives the sum: read it all, and let go of it."""
+        edges, rows = zip(*self._arrived.pop(param), strict=True)
+        paths = [edge.call.path for edge in edges]
+        numbers = {path: number for number, path in enumerate(dict.fromkeys(paths))}
+        owners = None if len(numbers) == len(paths) else [numbers[path] for path in paths]
+        if kernels.are_readable((total, *rows)):
+            self._read[param] = edges, kernels.survey(rows, total, owners)
+
+    def commit(self, param: Tensor) -> None:
+        """``.grad`` has taken it in."""
+        self._committed.add(id(param))
+
+    def close(self) -> None:
+        """Write the record of the step."""
+        parameters = {}
+        for param, (fqn, shape) in self._params.items():
+            if param in self._committed:
+                edges, survey = self._read[param]
+                lengths = np.sqrt(survey.squares).tolist()
+                parameters[fqn] = ParamStep(
+                    contributors=tuple(dict.fromkeys(edge.call.path for edge in edges)),
+                    gram=survey.gram,
+                    total_norm=math.sqrt(survey.square[0]),
+                    fqn=fqn,
+                    names=(fqn,),
+                    shape=shape,
+                    residual=0.0 if survey.is_sum else math.nan,
+                    uses=tuple(
+                        Use(edge.call.path, edge.call.label, edge.node, edge.slot, length)
+                        for edge, length in zip(edges, lengths, strict=True)
+                    ),
+                )
+        self.steps.append(Step(self._index, parameters, tuple(self._names or self._named.values())))
+        self._index += 1
+        self._counts.clear()
+        self._read.clear()
+        self._committed.clear()
 
 
 def least_split(job: Job) -> tuple[Work, list[gradflow.Recorder]]:
@@ -111,10 +205,17 @@ def _read_parts(
     return off
 
 
-def _plant(model: nn.Module, arrived: Arrived) -> None:
-    """Hook every node that reads a parameter, found from the outputs of each module call."""
+def _plant(model: nn.Module, arrived: Arrived, running: list[_Call] | None = None) -> None:
+    """Hook every node that reads a parameter, found from the outputs of each module call.
+
+    Args:
+        model: The model.
+        arrived: Called with each use that brings something, and what it brings.
+        running: The calls under way, the innermost of which is over when its module returns.
+    """
 
     def plant(_module: nn.Module, _inputs: object, output: object) -> None:
+        call = running.pop() if running else _NO_CALL
         outputs = output if isinstance(output, tuple) else (output,)
         stack = [t.grad_fn for t in outputs if isinstance(t, Tensor) and t.grad_fn is not None]
         while stack:
@@ -122,27 +223,25 @@ def _plant(model: nn.Module, arrived: Arrived) -> None:
             if _SEEN in node.metadata:
                 continue
             node.metadata[_SEEN] = True
-            uses = []
+            edges = []
             for slot, (child, _) in enumerate(node.next_functions):
                 if type(child).__name__ == "AccumulateGrad":
-                    uses.append((slot, id(child.variable)))
+                    edges.append(_Edge(id(child.variable), slot, node.name(), call))
                 elif child is not None:
                     stack.append(child)
-            if uses:
-                node.register_hook(partial(_told, arrived, uses))
+            if edges:
+                node.register_hook(partial(_told, arrived, edges))
 
     for module in model.modules():
         module.register_forward_hook(plant, always_call=True)
 
 
-def _told(
-    arrived: Arrived, uses: list[tuple[int, int]], gradients: tuple[Tensor | None, ...], _: object
-) -> None:
-    for slot, param in uses:
-        gradient = gradients[slot]
+def _told(arrived: Arrived, edges: list[_Edge], gradients: tuple[Tensor | None, ...], _: object) -> None:
+    for edge in edges:
+        gradient = gradients[edge.slot]
         if gradient is not None:
-            arrived(param, gradient)
+            arrived(edge, gradient)
 
 
-def _nothing(*_: object) -> None:
-    """What a hook does that only stands there."""
+def _is_mapping(branches: object) -> TypeGuard[Mapping[str, nn.Module]]:
+    return isinstance(branches, Mapping)

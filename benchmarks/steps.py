@@ -32,9 +32,9 @@ def whole(scale: float = 1.0, nets: Iterable[Net] = NETS.values()) -> Table:
     return Table(
         "A whole training step",
         "Watched (contributions, inner products, the check), as a multiple of a plain step with SGD. *bare*: "
-        "hooks that keep a reference to each contribution and do nothing else. *floor*: hooks that read each "
-        "contribution once, with the total, and let go of it, and hooks on the modules that do nothing but "
-        "could name a call; no names and no record. That is the floor of any recorder that uses hooks.",
+        "hooks that keep a reference to each contribution and do nothing else. *floor*: a recorder in straight "
+        "lines that does the same by the same means, and trusts its user: it numbers the calls, reads each "
+        "contribution once with the total, names it, lets go of it, and writes the record.",
         rows,
         "× plain",
         ("plain, ms", "bare, × plain", "floor, × plain"),
@@ -121,7 +121,7 @@ def watched(job: Job, name: str, **options: object) -> tuple[Work, list[gradflow
     if name == "plain":
         return job.step, []
     if name in ("bare", "floor"):
-        return (bare(job) if name == "bare" else least(job)), []
+        return (bare(job) if name == "bare" else least(job)[0]), []
     if name == "every 10th":
         options["every"] = _EVERY
     optimizer = job.optimizer if name == "deltas" else None

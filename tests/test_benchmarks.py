@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+import gradflow
 from benchmarks import __main__ as program
 from benchmarks import dot_program, floors, growth, memory, page, peers, steps, trunk
 from benchmarks.nets import NETS, Net, adam, chain, encoder_a, sgd
 from benchmarks.page import Row, Table
 from benchmarks.timing import Spread, Times, interleave
-from gradflow.capture import kernels
 
 TINY = Net("tiny", "a chain of two", chain(2, 4, 2, 2), 99.0, rounds=2, steps=5)
 
@@ -63,7 +63,7 @@ def test_a_target_that_the_floor_misses_too_lies_below_it():
 
 
 def test_floors_take_the_step_that_training_takes():
-    for floor in (floors.bare, floors.least, lambda job: floors.least_split(job)[0]):
+    for floor in (floors.bare, lambda job: floors.least(job)[0], lambda job: floors.least_split(job)[0]):
         one, other = (NETS["A4"].build(adam) for _ in range(2))
         step = floor(other)
         for _ in range(2):
@@ -73,11 +73,23 @@ def test_floors_take_the_step_that_training_takes():
             assert torch.equal(a, b)
 
 
-def test_the_floor_reads_what_arrives(monkeypatch):
-    seen = []
-    monkeypatch.setattr(kernels, "survey", lambda rows, total, owners: seen.append((len(rows), owners)))
-    floors.least(NETS["A4"].build(sgd))()
-    assert seen == [(3, None)] * 11
+@pytest.mark.parametrize("name", ["A4", "MLP", "LSTM50"])
+def test_the_floor_records_what_gradflow_records(name):
+    job, other = (NETS[name].build(sgd) for _ in range(2))
+    step, steps = floors.least(job)
+    step()
+    flow = gradflow.watch(other.model, branches=other.branches)
+    other.step()
+    flow.step()
+    flow.close()
+    found, wanted = steps[0], flow.recording[0]
+    assert found.params == wanted.params
+    for fqn in wanted.params:
+        one, own = found[fqn], wanted[fqn]
+        order = [one.contributors.index(contributor) for contributor in own.contributors]
+        np.testing.assert_array_equal(one.gram[np.ix_(order, order)], own.gram)
+        for field in ("names", "shape", "absent", "total_norm", "scale", "residual", "uses"):
+            assert getattr(one, field) == getattr(own, field)
 
 
 def test_by_hand_is_the_step_that_backward_takes():
