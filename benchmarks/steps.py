@@ -32,9 +32,9 @@ def whole(scale: float = 1.0, nets: Iterable[Net] = NETS.values()) -> Table:
     return Table(
         "A whole training step",
         "Watched (contributions, inner products, the check), as a multiple of a plain step with SGD. *bare*: "
-        "hooks that keep a reference to each contribution and do nothing else. *floor*: a recorder in straight "
-        "lines that does the same by the same means, and trusts its user: it numbers the calls, reads each "
-        "contribution once with the total, names it, lets go of it, and writes the record.",
+        "hooks that keep a reference to each contribution and do nothing else. *floor*: a recorder in "
+        "straight lines that does the same by the same means, and trusts its user: it numbers the calls, "
+        "reads each contribution once with the total, names it, lets go of it, and writes the record.",
         rows,
         "× plain",
         ("plain, ms", "bare, × plain", "floor, × plain"),
