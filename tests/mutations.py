@@ -184,6 +184,14 @@ MUTATIONS = (
         "capture/test_stems.py::test_what_comes_from_inside_a_trunk_is_not_given_to_its_one_reader",
     ),
     Mutation(
+        "ask whether what a trunk's nodes sent is all that arrives there",
+        "capture/stems.py",
+        "if sums_to(parts, whole):",
+        "if parts:",
+        "capture/test_stems.py::"
+        "test_what_several_nodes_of_a_trunk_send_is_told_from_what_the_loss_sends_beside_them",
+    ),
+    Mutation(
         "look who reads a trunk when a backward comes to it",
         "capture/passes.py",
         "self._marker.look_behind(node)",

@@ -293,6 +293,31 @@ def test_what_comes_from_inside_a_trunk_is_not_given_to_its_one_reader(stems, ex
     np.testing.assert_allclose(step["below.weight"].total, expected_sum, rtol=1e-4)
 
 
+def residual(net, x, factor):
+    """A trunk in which three nodes read one, and the loss may read that as well."""
+    inside = net["below"](x)
+    features = inside + net["above"](inside) + torch.tanh(inside)
+    with gradflow.branch("a"):
+        main = net["head"](features).sum()
+    return main + factor * inside.sum() if factor else main
+
+
+def test_what_several_nodes_of_a_trunk_send_is_told_from_what_the_loss_sends_beside_them():
+    net = nn.ModuleDict({"below": nn.Linear(6, 3), "above": nn.Linear(3, 3), "head": nn.Linear(3, 3)})
+    x = triple()[0]
+    alone = watched(net, lambda: residual(net, x, 0.0))["below.weight"]
+    assert alone.contributors == ("a",)
+    net.zero_grad()
+    reported = watched(net, lambda: residual(net, x, 100.0))["below.weight"]
+    assert reported.contributors == ("shared",)
+    net.zero_grad()
+    split = watched(net, lambda: residual(net, x, 100.0), stems="split")["below.weight"]
+    assert set(split.contributors) - {"rounding"} == {"a", "unclaimed"}
+    np.testing.assert_allclose(split.contribution("a"), alone.total, rtol=1e-5, atol=1e-5)
+    expected = 100 * np.tile(x.sum(0).numpy(), (3, 1))
+    np.testing.assert_allclose(split.contribution("unclaimed"), expected, rtol=1e-4)
+
+
 class Viewing(nn.Module):
     """A trunk that leaves the view of its weight where anybody may read it."""
 
