@@ -157,11 +157,14 @@ class _Book:
 def least_split(job: Job) -> tuple[Work, list[gradflow.Recorder]]:
     """Give a watched step of Adam beside which the parts of a delta are read once; and the recorder.
 
-    Before the step the parameters are copied. After it one compiled pass over each advances the momentum of
-    three paths, divides it by Adam's denominator, and takes the inner products of what comes out and how far
-    its sum is from the delta. Every path gets the whole gradient: no contribution is kept for it.
+    Contributions are kept until the optimizer steps, for until then they may be clipped, or added to. Before
+    the step the parameters are copied. After it one compiled pass over each advances the momenta of three
+    paths, divides them by Adam's denominator, and takes the inner products of what comes out and how far its
+    sum is from the delta.
     """
     flow = gradflow.watch(job.model, branches=job.branches, last=1)
+    observer = flow._observer
+    observer._needs_sums = True
     params = list(job.model.parameters())
     momenta = [torch.zeros(_PATHS, param.numel()) for param in params]
     seconds = [torch.zeros(param.numel()) for param in params]
@@ -172,9 +175,9 @@ def least_split(job: Job) -> tuple[Work, list[gradflow.Recorder]]:
 
     def advance(*_: object) -> None:
         for param, own, second, theta in zip(params, momenta, seconds, before, strict=True):
-            if param.grad is not None:
-                flat = [t.detach().view(-1).numpy() for t in (param.grad, second, theta, param)]
-                _read_parts(own.numpy(), *flat, np.zeros((_PATHS, _PATHS)))
+            rows = tuple(map(_flat, observer.accounts[id(param)].sums.values()))
+            flat = map(_flat, (second, theta, param))
+            _read_parts(own.numpy(), rows, *flat, np.zeros((_PATHS, _PATHS)))
         before.clear()
 
     job.optimizer.register_step_pre_hook(copy)
@@ -182,19 +185,30 @@ def least_split(job: Job) -> tuple[Work, list[gradflow.Recorder]]:
     return then(job.step, flow.step), [flow]
 
 
+def _flat(tensor: Tensor) -> NDArray:
+    flat: NDArray = tensor.detach().view(-1).numpy()
+    return flat
+
+
 @numba.njit(fastmath=True, error_model="numpy", nogil=True)
 def _read_parts(
-    momenta: NDArray, gradient: NDArray, second: NDArray, theta: NDArray, moved: NDArray, matrix: NDArray
+    momenta: NDArray,
+    rows: tuple[NDArray, ...],
+    second: NDArray,
+    theta: NDArray,
+    moved: NDArray,
+    matrix: NDArray,
 ) -> float:
-    """Advance three momenta, and read what they make of a step against the delta."""
+    """Advance three momenta by a contribution each, and read what they make of a step against the delta."""
     take, eps = np.float32(_TAKE), np.float32(_EPS)
     first, other, last = momenta[0], momenta[1], momenta[2]
+    here, there, beyond = rows
     aa = ab = ac = bb = bc = cc = 0.0
     off = 0.0
-    for i in range(gradient.size):
-        first[i] += take * (gradient[i] - first[i])
-        other[i] += take * (gradient[i] - other[i])
-        last[i] += take * (gradient[i] - last[i])
+    for i in range(here.size):
+        first[i] += take * (here[i] - first[i])
+        other[i] += take * (there[i] - other[i])
+        last[i] += take * (beyond[i] - last[i])
         factor = np.float32(1) / (np.sqrt(second[i]) + eps)
         x, y, z = first[i] * factor, other[i] * factor, last[i] * factor
         off += np.float64(moved[i] - theta[i] - x - y - z) ** 2

@@ -90,9 +90,9 @@ def deltas(scale: float = 1.0, nets: Iterable[Net] = NETS.values()) -> Table:
     return Table(
         "Shares of the delta, with Adam",
         "A watched step whose delta is split among the contributors, as a multiple of a watched one whose "
-        "delta is not. *floor*: the latter, beside which the parameters are copied before the optimizer "
-        "moves them, and one compiled pass advances a momentum for each path and reads what it makes of the "
-        "delta; the contributions are not kept for it.",
+        "delta is not. *floor*: the latter, which keeps the contributions until the optimizer steps, for "
+        "until then they may be clipped; beside it the parameters are copied before they are moved, and one "
+        "compiled pass advances a momentum for each path and reads what it makes of the delta.",
         rows,
         "× watched",
         ("× plain", "floor, × watched"),
