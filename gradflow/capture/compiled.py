@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gradflow.capture.compiling import IN_ANY_ORDER, carray, compiled, pointer
 
-__all__ = ["MADE", "divide", "gram", "is_sum", "make", "squares", "survey", "survey_few", "weigh"]
+__all__ = ["MADE", "divide", "gram", "is_sum", "make", "sample", "squares", "survey", "survey_few", "weigh"]
 
 _BLOCK = 1024  # elements of a row that are read at a time: three rows of a block stay in the first cache
 _TILE = 3  # rows that are multiplied with as many others at a time, so that each is loaded less often

@@ -127,7 +127,9 @@ class Observer:
         before, self.accounts = self.accounts, {}
         for key, account in before.items():
             account.clear()
-            if account.pending and key in self.targets.params:
+            if key not in self.targets.params:
+                continue
+            if account.pending:
                 self._open(key, account)
             elif self.ranks is None and self.is_armed:
                 self._resting[key] = account

@@ -15,7 +15,7 @@ from torch.autograd.graph import Node
 from gradflow.capture.calls import Mark
 from gradflow.capture.labels import Labeller
 from gradflow.capture.marking import Marker
-from gradflow.capture.stems import INNER, SHARED, UNCLAIMED, Crossing, Sent, Stem, send_through
+from gradflow.capture.stems import INNER, SHARED, UNCLAIMED, Crossing, Stem, send_through
 
 __all__ = ["Passes", "Split"]
 
@@ -113,7 +113,7 @@ class Passes:
         self,
         node: Node,
         stem: Stem,
-        sent: Sent,
+        sent: dict[str, dict[int, Tensor]],
         task: int,
         *,
         are_terms: bool = False,

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
 from gradflow.capture.calls import Mark
-from gradflow.capture.comparing import fold, sums_to
+from gradflow.capture.comparing import sums_to
 
-__all__ = ["INNER", "SHARED", "UNCLAIMED", "Cotangent", "Crossing", "Rows", "Sent", "Stem", "send_through"]
+__all__ = ["INNER", "SHARED", "UNCLAIMED", "Crossing", "Rows", "Stem", "send_through"]
 
 Rows = slice | Sequence[int] | Tensor
 """Which rows of a batch: a slice, a list of positions, or a mask."""
@@ -29,24 +28,6 @@ SHARED = "shared"
 UNCLAIMED = "unclaimed"
 INNER = ""
 """Sends what came in at another stem of the same stretch, and goes on from there."""
-
-
-class Cotangent(NamedTuple):
-    """What came over one edge into a stem.
-
-    Attributes:
-        contributor: Who sent it.
-        output: To which output of the stem's node.
-        tensor: The gradient on the edge.
-    """
-
-    contributor: str
-    output: int
-    tensor: Tensor
-
-
-Sent = dict[str, dict[int, list[Tensor]]]
-"""What goes through a stem, by contributor and output of its node, to be added up in this order."""
 
 
 @dataclass(eq=False, slots=True)
@@ -62,7 +43,7 @@ class Stem:
         is_trunk: Whether it lies outside any branch, and is no mere weight.
         is_guarded: Whether a pre-hook stands on the node.
         is_gate: Whether a branch reads it, and a stretch outside any branch lies behind it.
-        arrived: What came into it by backward (graph task), in the order in which it came.
+        cotangents: What each contributor sends into it, by backward (graph task), contributor and output.
         rows: Which rows of an output belong to which branch, where one batch holds several.
         terms: Names of the loss terms that an output is.
         size: How many nodes are split with it.
@@ -76,48 +57,47 @@ class Stem:
     is_trunk: bool = False
     is_guarded: bool = False
     is_gate: bool = False
-    arrived: dict[int, list[Cotangent]] = field(default_factory=dict)
+    cotangents: dict[int, dict[str, dict[int, Tensor]]] = field(default_factory=dict)
     rows: dict[int, dict[str, Rows]] = field(default_factory=dict)
     terms: dict[int, str] = field(default_factory=dict)
     size: int = 0
 
     def enter(self, task: int, contributor: str, output: int, cotangent: Tensor) -> None:
         """Take in what one reader sends into the stem; what ``INNER`` sends came in at another stem."""
-        if task not in self.arrived:
-            self.arrived = {task: []}  # what else there is, a backward brought that an exception ended
-        self.arrived[task].append(Cotangent(contributor, output, cotangent))
+        for old in [t for t in self.cotangents if t != task]:
+            del self.cotangents[old]  # a backward that an exception ended
+        sent = self.cotangents.setdefault(task, {}).setdefault(contributor, {})
+        sent[output] = sent[output] + cotangent if output in sent else cotangent
 
     def forget(self, task: int) -> None:
         """Drop what came in: nothing is to be told apart."""
-        self.arrived.pop(task, None)
+        self.cotangents.pop(task, None)
 
-    def leave(self, task: int, arriving: tuple[Tensor | None, ...]) -> Sent:
+    def leave(self, task: int, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
         """Give what each contributor sends, ``INNER`` too; what no known reader sent is ``unclaimed``."""
-        arrived = self.arrived.pop(task, [])
+        sent = self.cotangents.pop(task, {})
         if self.rows:
             return self._by_rows(arriving)
         if not self.is_met:
             return {}
         for output, whole in enumerate(arriving):
-            rest = None if whole is None else _rest(whole, [c.tensor for c in arrived if c.output == output])
+            rest = None if whole is None else _rest(whole, [s[output] for s in sent.values() if output in s])
             if rest is not None:
-                arrived.append(Cotangent(UNCLAIMED, output, rest))
-        sent: Sent = {}
-        for contributor, output, cotangent in arrived:
-            sent.setdefault(contributor, {}).setdefault(output, []).append(cotangent)
+                unclaimed = sent.setdefault(UNCLAIMED, {})
+                unclaimed[output] = unclaimed[output] + rest if output in unclaimed else rest
         return sent
 
-    def through_terms(self, arriving: tuple[Tensor | None, ...]) -> Sent:
+    def through_terms(self, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
         """Give what arrives at each named term of the loss."""
-        found: Sent = {}
+        found: dict[str, dict[int, Tensor]] = {}
         for output, name in self.terms.items():
             whole = arriving[output]
             if whole is not None:
-                found.setdefault(name, {})[output] = [whole]
+                found.setdefault(name, {})[output] = whole
         return found
 
-    def _by_rows(self, arriving: tuple[Tensor | None, ...]) -> Sent:
-        sent: Sent = {}
+    def _by_rows(self, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
+        sent: dict[str, dict[int, Tensor]] = {}
         for output, whole in enumerate(arriving):
             if whole is None:
                 continue
@@ -126,9 +106,9 @@ class Stem:
                 part = torch.zeros_like(whole)
                 part[rows] = whole[rows]
                 rest[rows] = 0
-                sent.setdefault(name, {})[output] = [part]
+                sent.setdefault(name, {})[output] = part
             if rest.device.type != "cpu" or bool(rest.any()):
-                sent.setdefault(UNCLAIMED, {})[output] = [rest]
+                sent.setdefault(UNCLAIMED, {})[output] = rest
         return sent
 
 
@@ -148,13 +128,15 @@ class Crossing:
         self.reader, self.slot, self.read, self.output = reader, slot, read, output
 
 
-def send_through(node: Node, stem: Stem, sent: Sent, on: Callable[[str], None]) -> None:
+def send_through(
+    node: Node, stem: Stem, sent: dict[str, dict[int, Tensor]], on: Callable[[str], None]
+) -> None:
     """Send each contributor's cotangents through a stem; the hooks behind it see what comes out.
 
     Args:
         node: The stem's node.
         stem: What is known of it.
-        sent: What is to be sent.
+        sent: Cotangents by contributor and output of the node.
         on: Called with the contributor before its pass.
     """
     for contributor, by_output in sent.items():
@@ -162,7 +144,7 @@ def send_through(node: Node, stem: Stem, sent: Sent, on: Callable[[str], None]) 
         torch.autograd.grad(
             [GradientEdge(node, output) for output in by_output],
             stem.leaves,
-            [fold(cotangents) for cotangents in by_output.values()],
+            list(by_output.values()),
             retain_graph=True,
             allow_unused=True,
         )
@@ -172,7 +154,8 @@ def _rest(whole: Tensor, parts: list[Tensor]) -> Tensor | None:
     """Give what arrives beyond the parts; None if that is nothing.
 
     Without waiting for a device: there, anything but a single part itself counts as something, and several
-    parts are taken to be all.
+    parts are taken to be all. What one contributor sent was added up as the engine does it: mostly
+    that is all there is, to the last bit.
     """
     if sums_to(parts, whole):
         return None

@@ -318,6 +318,25 @@ def test_what_several_nodes_of_a_trunk_send_is_told_from_what_the_loss_sends_bes
     np.testing.assert_allclose(split.contribution("unclaimed"), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_trunk_of_many_nodes_hides_nothing_in_their_rounding(dtype):
+    net = nn.ModuleDict({"below": nn.Linear(6, 3), "head": nn.Linear(3, 3)}).to(dtype)
+    x = triple()[0].to(dtype)
+
+    def loss(factor):
+        inside = net["below"](x)
+        features = inside
+        for _ in range(60):
+            features = features + 0.01 * torch.tanh(inside)
+        with gradflow.branch("a"):
+            main = net["head"](features).sum()
+        return main + factor * inside.sum() if factor else main
+
+    assert watched(net, lambda: loss(0.0))["below.weight"].contributors == ("a",)
+    net.zero_grad()
+    assert watched(net, lambda: loss(2.0))["below.weight"].contributors == ("shared",)
+
+
 class Viewing(nn.Module):
     """A trunk that leaves the view of its weight where anybody may read it."""
 
