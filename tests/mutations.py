@@ -215,8 +215,8 @@ MUTATIONS = (
     Mutation(
         "keep what is not a number",
         "capture/arrivals.py",
-        "self.parts is None and _is_finite(self.survey)",
-        "self.parts is None",
+        "self.parts is None and self.survey.is_finite:",
+        "self.parts is None:",
         "capture/test_letting_go.py::test_what_is_not_a_number_is_kept_and_told",
     ),
     Mutation(

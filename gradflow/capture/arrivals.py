@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradflow.capture import kernels
-from gradflow.capture.comparing import difference, fold, probe, stamp, sums_to
+from gradflow.capture.comparing import difference, fold, probe, spacing, stamp, sums_to
 from gradflow.capture.marking import Edge
 from gradflow.capture.stems import SHARED
 
@@ -66,7 +65,8 @@ class Backward:
         total: The total itself, where the arrivals do not sum to it bitwise.
         survey: All there is to know of the arrivals and their total; None where it was not read at once.
         rest: What the parts leave of the arrival that they took the place of; None if nothing.
-        probe: A few elements of the total, where the arrivals were let go of; else None.
+        is_let_go: Whether the arrivals were let go of, for all there is to know of them was read.
+        probe: A few elements of the total, where the arrivals were let go of and the survey has none.
     """
 
     names: tuple[str, ...] = ()
@@ -79,16 +79,12 @@ class Backward:
     total: Tensor | None = None
     survey: kernels.Survey | None = None
     rest: Tensor | None = None
+    is_let_go: bool = False
     probe: Tensor | None = None
 
     def __init__(self) -> None:
         self.edges: list[Edge] = []
         self.gradients: list[Tensor] = []
-
-    @property
-    def is_read(self) -> bool:
-        """Whether the survey tells all there is to know of the arrivals, and all are numbers."""
-        return self.survey is not None and self.parts is None and _is_finite(self.survey)
 
     def add(self, edge: Edge, gradient: Tensor) -> None:
         """Take in what one use brings."""
@@ -97,37 +93,45 @@ class Backward:
         self.edges.append(edge)
         self.gradients.append(gradient)
 
-    def receive(self, total: Tensor, names: Iterable[str], *, needs_rest: bool) -> None:
+    def receive(self, total: Tensor, names: Iterable[str], *, may_let_go: bool) -> None:
         """Compare the arrivals with what the leaf receives, and read both.
 
         Args:
             total: What the leaf receives.
             names: Contributor of each arrival.
-            needs_rest: Whether somebody will ask for what the parts of an arrival leave of it.
+            may_let_go: Whether nobody will ask for more than what is read now; then the arrivals are let go
+                of, if that is all there is to know.
         """
         self.stamp, self.names = stamp(total), tuple(names)
-        self.survey = _survey(self.gradients, self.names, total)
+        self.survey = _survey(self.gradients, self.names, total, is_sampled=may_let_go)
         is_sum = sums_to(self.gradients, total) if self.survey is None else self.survey.is_sum
         if not is_sum:
             self.residual, self.remainder = difference(fold(self.gradients), total)
             self.total = total.detach().clone() if total.requires_grad else total
         elif self.parts is not None:
-            self._divide_up(self.parts, needs_rest=needs_rest)
+            self._divide_up(self.parts, needs_rest=not may_let_go)
+        if may_let_go and is_sum and self.survey is not None and self.parts is None and self.survey.is_finite:
+            self._let_go(self.survey, total)
 
-    def let_go(self, total: Tensor) -> None:
+    def _let_go(self, survey: kernels.Survey, total: Tensor) -> None:
         """Let go of everything but what was read, and a few elements of the total."""
-        self.probe, self.gradients, self.total = probe(total), [], None
+        self.is_let_go, self.gradients, self.total = True, [], None
+        if survey.sample is None:
+            self.probe = probe(total)
 
     def lengths(self) -> Sequence[float | None]:
         """Give the norm of what each use brought, where it was read; None for each elsewhere."""
-        if self.survey is None:
-            return [None] * len(self.edges)
-        return [math.sqrt(square) for square in self.survey.squares.tolist()]
+        return [None] * len(self.edges) if self.survey is None else self.survey.lengths()
+
+    def uses(self) -> Iterable[tuple[Edge, str, float]]:
+        """Give each use that was read, whom it counts towards, and the norm of what it brought."""
+        assert self.survey is not None, "asked of what was not read"
+        return zip(self.edges, self.names, self.survey.lengths(), strict=True)
 
     def contributors(self) -> tuple[str, ...]:
         """Give who brought what the survey has rows for, in their order."""
         names = dict.fromkeys(self.names)
-        has_rest = self.survey is not None and len(names) < len(self.survey.gram)
+        has_rest = self.survey is not None and len(names) < self.survey.owners
         return (*names, ROUNDING) if has_rest else tuple(names)
 
     def received(self) -> Tensor:
@@ -149,7 +153,7 @@ class Backward:
             return
         rest = torch.empty_like(whole) if needs_rest else None
         survey = kernels.divide(gradients, whole, _owners(names), rest)
-        if rest is None and not _is_finite(survey):
+        if rest is None and not survey.is_finite:
             rest = torch.empty_like(whole)
             kernels.divide(gradients, whole, _owners(names), rest)
         self.edges, self.names, self.gradients = [edge] * len(own), names, gradients
@@ -157,19 +161,19 @@ class Backward:
         self.parts = None
 
 
-def _survey(gradients: Sequence[Tensor], names: Sequence[str], total: Tensor) -> kernels.Survey | None:
+def _survey(
+    gradients: Sequence[Tensor], names: Sequence[str], total: Tensor, *, is_sampled: bool
+) -> kernels.Survey | None:
     """Read arrivals and their total at once, where they lie on the host."""
-    count = len(set(names))
-    if not 0 < count <= _SURVEYED or not kernels.are_readable((total, *gradients)):
+    is_total = len(gradients) == 1 and gradients[0] is total
+    count = len(names) if len(names) < 2 else len(set(names))
+    if not 0 < count <= _SURVEYED or not kernels.are_readable((total, *gradients)[is_total:]):
         return None
-    return kernels.survey(gradients, total, None if count == len(names) else _owners(names))
+    owners = None if count == len(names) else _owners(names)
+    return kernels.survey(gradients, total, owners, sampled_by=spacing(total.numel()) if is_sampled else 0)
 
 
 def _owners(names: Sequence[str]) -> list[int]:
     """Number names in the order of their first occurrence."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return [numbers[name] for name in names]
-
-
-def _is_finite(survey: kernels.Survey) -> bool:
-    return math.isfinite(survey.square[0])

@@ -6,7 +6,7 @@ Here torch stops: what comes out are frozen records of numpy arrays, strings and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,9 @@ from torch import Tensor
 from gradflow.capture.deltas import copied
 from gradflow.capture.lanes import Lanes
 from gradflow.capture.ledger import Account
+from gradflow.capture.marking import Edge
 from gradflow.capture.movement import Move
-from gradflow.capture.reading import read
+from gradflow.capture.reading import is_as_received, read
 from gradflow.capture.reduce import Harvest, Slot
 from gradflow.record import OTHER_RANKS, ParamStep, TermTable, Use
 
@@ -39,9 +40,46 @@ def close(
 ) -> dict[str, ParamStep]:
     """Turn accounts and moves into records, by FQN, with one transfer per device."""
     lanes = Lanes(branches)
-    drafts = [_Draft(entry, lanes, terms, harvest) for entry in entries]
+    drafts = [_known(entry, lanes) or _Draft(entry, lanes, terms, harvest) for entry in entries]
     harvest.fetch()
-    return {draft.fqn: draft.record() for draft in drafts}
+    records = (draft if isinstance(draft, ParamStep) else draft.record() for draft in drafts)
+    return {record.fqn: record for record in records}
+
+
+def _known(entry: Entry, lanes: Lanes) -> ParamStep | None:
+    """Give the record of a parameter of which all was read as it arrived, and nothing was changed since."""
+    account = entry.account
+    gone, survey = account.gone, account.survey
+    if entry.move is not None or gone is None or survey is None or not is_as_received(account):
+        return None
+    names = gone.contributors()
+    order, matrix = _shown(lanes.order(names), lanes.ordered(survey.gram, names), lanes)
+    return ParamStep(
+        contributors=order,
+        gram=matrix,
+        total_norm=math.sqrt(survey.square.item()),
+        absent=lanes.absent(order),
+        fqn=entry.names[0],
+        names=entry.names,
+        shape=tuple(account.param.shape),
+        uses=tuple([_use(edge, name, length) for edge, name, length in gone.uses()]),
+    )
+
+
+def _shown(
+    order: tuple[str, ...], matrix: NDArray[np.float64], lanes: Lanes
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Leave out contributors that are no branch and brought nothing but zeros."""
+    squares = matrix.diagonal().tolist()
+    if 0.0 not in squares:
+        return order, matrix
+    keep = [i for i, name in enumerate(order) if squares[i] != 0.0 or name in lanes.branches]
+    return tuple(order[i] for i in keep), matrix[np.ix_(keep, keep)]
+
+
+def _use(edge: Edge, name: str, norm: float) -> Use:
+    call = edge.mark.call
+    return Use(name, "" if call is None else call.label, edge.node, edge.slot, norm)
 
 
 class _Draft:
@@ -60,12 +98,12 @@ class _Draft:
         if self._rows:
             shape = account.param.shape
             self._rows = {name: row for name, row in self._rows.items() if row.shape == shape}
-        self._order = lanes.order(account.let_go or tuple(self._rows))
+        self._order = lanes.order(tuple(self._rows) if account.gone is None else account.contributors)
         self._gram = self._surveyed() or harvest.gram([self._rows[n] for n in self._order])
         self._total_norm = reading.norm_slot(harvest) if move is None else move.total_norm
         self._scale = None if reading.scale is None else harvest.add(reading.scale)
         self._residuals = [harvest.add(r) for r in account.residuals]
-        self._lengths = [harvest.add(n) if isinstance(n := use.norm, Tensor) else n for use in account.uses]
+        self._uses = list(_lengths(account, harvest))
         self._terms = _TermDraft(account, self._order, terms, harvest) if account.cells else None
         self._delta = None if move is None else move.draft(account.param, harvest, keep=account.keep)
 
@@ -78,11 +116,7 @@ class _Draft:
 
     def record(self) -> ParamStep:
         account = self._entry.account
-        matrix, order = self._gram.array, self._order
-        squares: list[float] = matrix.diagonal().tolist()
-        if 0.0 in squares:
-            keep = [i for i, name in enumerate(order) if squares[i] != 0.0 or name in self._lanes.branches]
-            order, matrix = tuple(order[i] for i in keep), matrix[np.ix_(keep, keep)]
+        order, matrix = _shown(self._order, self._gram.array, self._lanes)
         return ParamStep(
             contributors=order,
             gram=matrix,
@@ -94,28 +128,32 @@ class _Draft:
             shape=tuple(account.param.shape),
             residual=max((slot.number for slot in self._residuals), default=0.0),
             scale=1.0 if self._scale is None else self._scale.number,
-            uses=self._uses(squares),
+            uses=tuple(self._measured()),
             terms=None if self._terms is None else self._terms.record(),
             tensors={name: copied(self._rows[name]) for name in order} if account.keep else None,
             total_tensor=self._total_array() if account.keep else None,
         )
 
-    def _uses(self, squares: list[float]) -> tuple[Use, ...]:
-        found: list[Use] = []
-        for arrival, length in zip(self._entry.account.uses, self._lengths, strict=True):
-            name, edge = arrival.contributor, arrival.edge
+    def _measured(self) -> Iterator[Use]:
+        squares = self._gram.array.diagonal()
+        for edge, name, length in self._uses:
             if length is None:
                 norm = math.sqrt(squares[self._order.index(name)])
             else:
                 norm = length.number if isinstance(length, Slot) else length
-            call = edge.mark.call
-            label = "" if call is None else call.label
-            found.append(Use(name, label, edge.node, edge.slot, norm))
-        return tuple(found)
+            yield _use(edge, name, norm)
 
     def _total_array(self) -> NDArray:
         total = self._entry.account.total
         return np.zeros(tuple(self._entry.account.param.shape)) if total is None else copied(total)
+
+
+def _lengths(account: Account, harvest: Harvest) -> Iterator[tuple[Edge, str, float | Slot | None]]:
+    """Give each use, whom it counts towards, and its norm; None where that is the contributor's."""
+    if account.gone is not None:
+        yield from account.gone.uses()
+    for use in account.uses:
+        yield use.edge, use.contributor, harvest.add(use.norm) if isinstance(use.norm, Tensor) else use.norm
 
 
 class _TermDraft:

@@ -8,7 +8,7 @@ from torch import Tensor
 from gradflow.capture import kernels
 from gradflow.updates.working import held, is_sharded
 
-__all__ = ["dense_values", "difference", "fold", "is_zero", "probe", "stamp", "sums_to"]
+__all__ = ["dense_values", "difference", "fold", "is_zero", "probe", "spacing", "stamp", "sums_to"]
 
 _PROBED = 256  # elements of a probe, or up to twice as many where all are few
 
@@ -17,13 +17,18 @@ def probe(tensor: Tensor) -> Tensor:
     """Copy a few elements, spread over the tensor: the same ones however it lies in memory."""
     values = tensor.coalesce().values() if tensor.is_sparse else tensor.detach()
     size = values.numel()
-    step = max(1, size // _PROBED) | 1  # odd, so that columns take turns
+    step = spacing(size)
     if kernels.can_sample(values):
         return kernels.sample(values, step)
     if values.is_contiguous():
         return values.as_strided((-(-size // step),), (step,)).clone()
     flat = torch.arange(0, size, step, device=values.device)
     return values[torch.unravel_index(flat, values.shape)]
+
+
+def spacing(size: int) -> int:
+    """Tell how far apart the elements of a probe are: an odd number, so that columns take turns."""
+    return max(1, size // _PROBED) | 1
 
 
 def stamp(tensor: Tensor) -> tuple[int, int]:

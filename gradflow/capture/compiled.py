@@ -109,7 +109,7 @@ def gram(addresses: NDArray, size: int, like: NDArray, matrix: NDArray) -> None:
         squares(addresses, size, like, matrix[0])
         return
     if addresses.size <= 3:
-        survey_few(addresses, addresses[0], size, like, matrix, np.zeros(1))
+        _read_few(addresses, addresses[0], size, like, matrix, np.zeros(1))
         return
     wide = np.empty((addresses.size, min(size, _BLOCK)))
     for start in range(0, size, _BLOCK):
@@ -123,7 +123,11 @@ def gram(addresses: NDArray, size: int, like: NDArray, matrix: NDArray) -> None:
 @compiled()
 def sample(address: int, size: int, step: int, like: NDArray, found: NDArray) -> None:
     """Take every so-many-th element of a row."""
-    row = _part(address, 0, size, like)
+    _take(_part(address, 0, size, like), step, found)
+
+
+@compiled()
+def _take(row: NDArray, step: int, found: NDArray) -> None:
     for i in range(found.size):
         found[i] = row[i * step]
 
@@ -147,14 +151,39 @@ def is_sum(addresses: NDArray, total: int, size: int, like: NDArray) -> bool:
 
 
 @compiled()
-def survey_few(
+def survey_few(rows: Any, total: int, size: int, step: int, like: NDArray, numbers: NDArray) -> int:
+    """Read up to three rows, each another contributor's, and their total, without a buffer.
+
+    ``rows``: where they lie, three addresses of which 0 is none. ``numbers`` and what is told: as in
+    :func:`survey`.
+    """
+    count = 3 if rows[2] != 0 else 2 if rows[1] != 0 else 1
+    addresses = np.array(rows)[:count]
+    matrix, square = numbers[1 : 1 + count * count].reshape(count, count), numbers[:1]
+    whole = _part(total, 0, size, like)
+    if count == 1:
+        squares(addresses, size, like, matrix[0])
+        square[0] = matrix[0, 0] if rows[0] == total else _dot(whole, whole)
+        is_all = rows[0] == total or is_sum(addresses, total, size, like)
+    else:
+        is_all = _read_few(addresses, total, size, like, matrix, square)
+        is_all = is_all or is_sum(addresses, total, size, like)  # NaN equals NaN
+    rest = numbers[1 + count * count :]
+    rest[:count] = np.diag(matrix)
+    _take(whole, step, rest[count:])
+    return _tell(is_all, square[0])
+
+
+@compiled()
+def _tell(is_all: bool, square: float) -> int:
+    return int(is_all) | int(np.isfinite(square)) << 1
+
+
+@compiled()
+def _read_few(
     addresses: NDArray, total: int, size: int, like: NDArray, matrix: NDArray, square: NDArray
 ) -> bool:
-    """Read two or three rows and their total, without a buffer.
-
-    ``matrix``: inner products, ``[C, C]``; ``square``: that of the total, ``[1]``. Tells whether the rows are
-    the total, where all are numbers.
-    """
+    """Read two or three rows and their total: tells whether they are the total, where all are numbers."""
     whole = _part(total, 0, size, like)
     first, second = _part(addresses[0], 0, size, like), _part(addresses[1], 0, size, like)
     if addresses.size == 2:
@@ -198,30 +227,33 @@ def _add(here: float, there: float) -> float:
 
 
 @compiled()
-def survey(
-    addresses: NDArray, owners: NDArray, ends: NDArray, like: NDArray, matrix: NDArray, found: NDArray
-) -> bool:
+def survey(addresses: NDArray, owners: NDArray, ends: NDArray, like: NDArray, numbers: NDArray) -> int:
     """Read rows and their total.
 
-    ``owners``: whose each row is; ``ends``: where the total lies, and its size; ``matrix``: inner products of
-    what each owner's rows sum to; ``found``: squares of the total and of each row, ``[1 + C]``. Tells whether
-    the rows are the total.
+    ``owners``: whose each row is; ``ends``: where the total lies, its size, how far apart the elements of the
+    sample are, and the number of owners. ``numbers`` is filled: square of the total, inner products of what
+    each owner's rows sum to, square of each row, and a sample of the total. Tells in bits whether the rows
+    are the total (1), and whether its square is a number (2).
     """
-    total, size = ends
-    count, squares, is_sum = len(matrix), found[1:], True
+    total, size, step, count = ends
+    numbers[:] = 0
+    matrix = numbers[1 : 1 + count * count].reshape(count, count)
+    rest = numbers[1 + count * count :]
+    squares, is_all = rest[: addresses.size], True
     scratch, sums = np.empty(min(size, _BLOCK), like.dtype), np.empty((count, min(size, _BLOCK)), like.dtype)
     wide = np.empty(sums.shape)
     for start in range(0, size, _BLOCK):
         stop = min(start + _BLOCK, size)
         whole = _part(total, start, stop, like)
-        is_sum &= _adds_up(addresses, whole, start, scratch)
-        found[0] += _dot(whole, whole)
+        is_all &= _adds_up(addresses, whole, start, scratch)
+        numbers[0] += _dot(whole, whole)
         _widen_by_owner(addresses, owners, (start, stop), sums, squares, wide)
         _multiply(wide, whole.size, matrix)
     _mirror(matrix)
     if addresses.size == count:
         squares[:] = np.diag(matrix)
-    return is_sum
+    _take(_part(total, 0, size, like), step, rest[addresses.size :])
+    return _tell(is_all, numbers[0])
 
 
 @compiled()

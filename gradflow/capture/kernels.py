@@ -10,6 +10,7 @@ Shapes: ``C`` rows, each without gaps and of the same ``n`` real elements (a com
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
@@ -59,6 +60,7 @@ Products = Sequence[tuple[Factor, Tensor]]
 """What sums to a part: each a tensor, and what multiplies it."""
 
 _PLAIN = (Tensor, Parameter)  # no subclass
+_FEW = 3  # rows that are read without a buffer
 
 
 def are_readable(tensors: Sequence[Tensor]) -> bool:
@@ -131,23 +133,55 @@ def is_sum(rows: Sequence[Tensor], total: Tensor) -> bool:
     return bool(_code().is_sum(_addresses(rows), total.data_ptr(), _size(total), _LIKE[total.dtype]))
 
 
-class Survey(NamedTuple):
+class Survey:
     """What one pass over rows and their total tells.
 
-    Attributes:
-        is_sum: Whether the rows, added in the given order, are the total to the last bit.
-        gram: Inner products of what each owner's rows sum to, ``[O, O]``.
-        square: Square of the 2-norm of the total, ``[1]``.
-        squares: Square of the 2-norm of each row, ``[C]``.
+    The numbers lie in one array, and each is taken from it when it is asked for.
+
+    Args:
+        numbers: Square of the total, inner products, square of each row, and the sample.
+        owners: How many contributors ``O`` the inner products are of.
+        rows: How many rows ``C`` were read.
+        tells: Whether they are the total (1), and whether its square is a number (2).
     """
 
-    is_sum: bool
-    gram: NDArray[np.float64]
-    square: NDArray[np.float64]
-    squares: NDArray[np.float64]
+    __slots__ = ("_numbers", "_rows", "is_finite", "is_sum", "owners")
+
+    def __init__(self, numbers: NDArray[np.float64], owners: int, rows: int, tells: int) -> None:
+        self._numbers, self.owners, self._rows = numbers, owners, rows
+        self.is_sum = tells & 1 == 1
+        self.is_finite = tells & 2 == 2
+
+    @property
+    def square(self) -> NDArray[np.float64]:
+        """Square of the 2-norm of the total, ``[1]``."""
+        return self._numbers[:1]
+
+    @property
+    def gram(self) -> NDArray[np.float64]:
+        """Inner products of what each owner's rows sum to, ``[O, O]``; an array of its own."""
+        return self._numbers[1 : 1 + self.owners**2].reshape(self.owners, self.owners).copy()
+
+    @property
+    def squares(self) -> NDArray[np.float64]:
+        """Square of the 2-norm of each row, ``[C]``."""
+        start = 1 + self.owners**2
+        return self._numbers[start : start + self._rows]
+
+    def lengths(self) -> list[float]:
+        """Give the 2-norm of each row."""
+        return [math.sqrt(square) for square in self.squares.tolist()]
+
+    @property
+    def sample(self) -> NDArray[np.float64] | None:
+        """Every so-many-th element of the total; None where none were asked for, or none can be had."""
+        found = self._numbers[1 + self.owners**2 + self._rows :]
+        return found if found.size else None
 
 
-def survey(rows: Sequence[Tensor], total: Tensor, owners: Sequence[int] | None = None) -> Survey:
+def survey(
+    rows: Sequence[Tensor], total: Tensor, owners: Sequence[int] | None = None, *, sampled_by: int = 0
+) -> Survey:
     """Read readable rows and their total once, for all there is to know of them.
 
     Args:
@@ -155,22 +189,22 @@ def survey(rows: Sequence[Tensor], total: Tensor, owners: Sequence[int] | None =
         total: What they may sum to.
         owners: Whose each row is, numbered from 0 in the order of their first rows; None where each is
             another one's. The rows of an owner are added in the given order, rounded to the dtype.
+        sampled_by: Keep every so-many-th element of the total, if it is real and in the order of its shape;
+            0 for none.
     """
-    like, size, square = _LIKE[total.dtype], _size(total), np.zeros(1)
-    count = len(rows) if owners is None else max(owners) + 1
-    matrix, addresses = np.zeros((count, count)), _addresses(rows)
-    if count == len(rows):
-        if count == 1 and rows[0].data_ptr() == total.data_ptr():
-            _code().gram(addresses, size, like, matrix)
-            return Survey(True, matrix, matrix[0], matrix[0])
-        if count in (2, 3):
-            found = _code().survey_few(addresses, total.data_ptr(), size, like, matrix, square)
-            is_sum = found or _code().is_sum(addresses, total.data_ptr(), size, like)  # NaN equals NaN
-            return Survey(bool(is_sum), matrix, square, matrix.diagonal())
-    whose, ends = np.array(range(count) if owners is None else owners), np.array([total.data_ptr(), size])
-    found = np.zeros(1 + len(rows))
-    is_sum = _code().survey(addresses, whose, ends, like, matrix, found)
-    return Survey(bool(is_sum), matrix, found[:1], found[1:])
+    like, size, addresses = _LIKE[total.dtype], _size(total), [row.data_ptr() for row in rows]
+    count, read = len(rows) if owners is None else max(owners) + 1, len(rows)
+    is_sampled = sampled_by > 0 and total.is_contiguous() and not total.is_complex()
+    samples = -(-size // sampled_by) if is_sampled else 0
+    numbers = np.empty(1 + count * count + read + samples)
+    if size and count == read <= _FEW:
+        where = (*addresses, 0, 0)[:_FEW]
+        tells = _code().survey_few(where, total.data_ptr(), size, sampled_by, like, numbers)
+    else:
+        whose = np.array(range(count) if owners is None else owners)
+        ends = np.array([total.data_ptr(), size, sampled_by, count])
+        tells = _code().survey(np.array(addresses, np.int64), whose, ends, like, numbers)
+    return Survey(numbers, count, read, tells)
 
 
 def divide(
@@ -194,7 +228,9 @@ def divide(
     like = _LIKE[whole.dtype]
     _code().divide(_addresses(parts), np.array(owners), ends, like, matrix, found)
     is_all = bool(matrix[count, count] == 0)
-    return Survey(is_all, matrix[:count, :count] if is_all else matrix, found[:1], found[1:])
+    matrix = matrix[:count, :count] if is_all else matrix
+    numbers = np.concatenate([found[:1], matrix.ravel(), found[1:]])
+    return Survey(numbers, len(matrix), len(parts), is_all | int(np.isfinite(found[0])) << 1)
 
 
 class Weighed(NamedTuple):

@@ -45,7 +45,7 @@ class Account:
         lets_go: Whether contributions are let go of once they are read.
         pending: Backward calls under way, by id of their graph task.
         sums: Contribution of each contributor so far, in the order they first arrived.
-        let_go: Contributors whose contributions were read and let go of; then there are no sums.
+        gone: The backward whose contributions were read and let go of; then there are no sums, and no uses.
         owned: Contributors whose sum is a tensor of ours, which may be added to in place.
         cells: What each named term of the loss sent along each branch, by (contributor, term).
         uses: Every use that brought something.
@@ -64,7 +64,7 @@ class Account:
     lets_go: bool = False
     pending: dict[int, Backward] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)
-    let_go: tuple[str, ...] = ()
+    gone: Backward | None = None
     owned: set[str] = field(default_factory=set)
     cells: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     uses: list[Arrival] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Account:
     @property
     def contributors(self) -> tuple[str, ...]:
         """Who brought something in this step, in the order they first did."""
-        return self.let_go or tuple(self.sums)
+        return tuple(self.sums) if self.gone is None else self.gone.contributors()
 
     @property
     def is_awaited(self) -> bool:
@@ -129,10 +129,7 @@ class Account:
         is_missing = self._notice_clearing()
         backward.was_clear = self.param.grad is None
         may_let_go = self.lets_go and self.is_empty and backward.was_clear and backward.terms is None
-        names = [label(edge.mark) for edge in backward.edges]
-        backward.receive(total, names, needs_rest=not may_let_go)
-        if may_let_go and backward.is_read and backward.residual is None:
-            backward.let_go(total)
+        backward.receive(total, [label(edge.mark) for edge in backward.edges], may_let_go=may_let_go)
         return is_missing
 
     def commit(self, task: int) -> list[Edge]:
@@ -140,7 +137,7 @@ class Account:
         backward = self.pending.pop(task, None)
         if backward is None or backward.stamp is None:
             return []
-        if backward.probe is not None:
+        if backward.is_let_go:
             self._count_let_go(backward)
         else:
             self._count(backward)
@@ -174,9 +171,7 @@ class Account:
 
     def _count_let_go(self, backward: Backward) -> None:
         """Count what was read and let go of: ``.grad``, which was clear, is the total now."""
-        self.let_go = backward.contributors()
-        self.survey, self.probe = backward.survey, backward.probe
-        self.uses += map(Arrival, backward.edges, backward.names, backward.lengths())
+        self.gone, self.survey, self.probe = backward, backward.survey, backward.probe
         grad = self.param.grad
         is_untouched = grad is not None and self._is_untouched(grad, backward)
         self.grad_stamp = stamp(grad) if grad is not None and is_untouched else backward.stamp
@@ -186,11 +181,10 @@ class Account:
         hooks = self.param._post_accumulate_grad_hooks or ()  # ours is one: nobody else may have changed it
         return stamp(grad) == backward.stamp or (len(hooks) == 1 and not grad.is_sparse)
 
-    def _take_back(self, grad: Tensor) -> None:
+    def _take_back(self, gone: Backward, grad: Tensor) -> None:
         """A further backward adds to what was let go of: of that, only what is in ``.grad`` is left."""
-        for use in self.uses:
-            use.contributor = UNCLAIMED
-        self.sums, self.let_go, self.survey = {UNCLAIMED: grad.detach().clone()}, (), None
+        self.uses = [Arrival(edge, UNCLAIMED, length) for edge, _, length in gone.uses()]
+        self.sums, self.gone, self.survey = {UNCLAIMED: grad.detach().clone()}, None, None
 
     def brought(self) -> list[Tensor]:
         """Give all that was brought in this step, by whom ever."""
@@ -203,7 +197,7 @@ class Account:
     def clear(self) -> None:
         """Forget the step."""
         self.sums, self.owned, self.uses, self.residuals, self.cells = {}, set(), [], [], {}
-        self.alone, self.let_go = {}, ()
+        self.alone, self.gone = {}, None
         self.total, self.probe, self.grad_stamp = None, None, None
         self.is_refoldable, self.survey = False, None
 
@@ -284,9 +278,9 @@ class Account:
         if self.is_cleared:
             self.clear()
             return False
-        grad, is_missing = self.param.grad, bool(self.let_go)
-        if is_missing and grad is not None:
-            self._take_back(grad)
+        grad, gone = self.param.grad, self.gone
+        if gone is not None and grad is not None:
+            self._take_back(gone, grad)
         if self.total is None and grad is not None and stamp(grad) != self.grad_stamp:
             self.total = fold(list(self.sums.values()))
-        return is_missing
+        return gone is not None

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from gradflow.capture.averaged import AveragedAccount
 from gradflow.capture.comparing import fold, probe, stamp
+from gradflow.capture.kernels import Survey
 from gradflow.capture.ledger import Account
 from gradflow.capture.reduce import Harvest, Slot, norm
 from gradflow.record import OTHER_RANKS
 
-__all__ = ["Reading", "read"]
+__all__ = ["Reading", "is_as_received", "read"]
 
 _ROUNDING = 1e-5  # a rescaled float32 gradient differs from a multiple of the sum by less, seen 3e-7
 
@@ -75,7 +76,13 @@ def read(account: Account, peers: Sequence[Tensor] = ()) -> Reading:
     """
     if isinstance(account, AveragedAccount) and account.is_averaged:
         return _read_averaged(account)
-    return _read_let_go(account, peers) if account.let_go else _read_own(account, peers)
+    return _read_own(account, peers) if account.gone is None else _read_let_go(account, peers)
+
+
+def is_as_received(account: Account) -> bool:
+    """Tell whether ``.grad`` still is what the leaf received, or was cleared and will not be read."""
+    grad = account.param.grad
+    return grad is None or stamp(grad) == account.grad_stamp
 
 
 def _read_own(account: Account, peers: Sequence[Tensor]) -> Reading:
@@ -96,16 +103,23 @@ def _read_own(account: Account, peers: Sequence[Tensor]) -> Reading:
 
 def _read_let_go(account: Account, peers: Sequence[Tensor]) -> Reading:
     """Compare ``.grad`` with what is left of what the leaf received: its norm, and a few of its elements."""
-    grad, survey, sample = account.param.grad, account.survey, account.probe
+    grad, survey = account.param.grad, account.survey
     assert survey is not None, "it is kept of what is let go of"
-    assert sample is not None, "it is kept of what is let go of"
     known = Slot.of(np.sqrt(survey.square))
-    if grad is None or stamp(grad) == account.grad_stamp:
+    if grad is None or is_as_received(account):
         return Reading(None, known=known)
-    scale, is_multiple = _ratio(_real(probe(grad)), _real(sample))
+    scale, is_multiple = _ratio(_real(probe(grad)), _received_sample(account.probe, survey))
     length = scale.abs() * known.number
     is_scaled = is_multiple & ((norm(grad) - length).abs() <= _ROUNDING * length)
     return Reading(None, scale if bool(_is_shared(is_scaled, scale, grad, peers)) else None, known=known)
+
+
+def _received_sample(sample: Tensor | None, survey: Survey) -> Tensor:
+    """Give a few elements of what the leaf received: kept by themselves, or as it was read."""
+    if sample is not None:
+        return _real(sample)
+    assert survey.sample is not None, "one of the two is kept of what is let go of"
+    return torch.from_numpy(survey.sample)
 
 
 def _unchanged(account: Account, total: Tensor) -> Reading:

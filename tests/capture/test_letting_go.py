@@ -23,7 +23,7 @@ def loss_of(net, seed=1):
 def who_was_let_go(flow):
     """Name the parameters whose contributions of the open step are gone."""
     accounts = flow._observer.accounts
-    return {flow._targets.names[key][0] for key, account in accounts.items() if account.let_go}
+    return {flow._targets.names[key][0] for key, account in accounts.items() if account.gone}
 
 
 def assert_same_record(here, there):
