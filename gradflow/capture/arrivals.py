@@ -116,7 +116,7 @@ class Backward:
     def _let_go(self, survey: kernels.Survey, total: Tensor) -> None:
         """Let go of everything but what was read, and a few elements of the total."""
         self.is_let_go, self.gradients, self.total = True, [], None
-        if survey.sample is None:
+        if not survey.has_sample:
             self.probe = probe(total)
 
     def lengths(self) -> Sequence[float | None]:

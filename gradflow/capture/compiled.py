@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gradflow.capture.compiling import IN_ANY_ORDER, carray, compiled, pointer
 
-__all__ = ["MADE", "divide", "gram", "is_sum", "make", "sample", "squares", "survey", "survey_few", "weigh"]
+__all__ = ["MADE", "divide", "gram", "is_sum", "make", "squares", "survey", "survey_few", "weigh"]
 
 _BLOCK = 1024  # elements of a row that are read at a time: three rows of a block stay in the first cache
 _TILE = 3  # rows that are multiplied with as many others at a time, so that each is loaded less often
@@ -121,18 +121,6 @@ def gram(addresses: NDArray, size: int, like: NDArray, matrix: NDArray) -> None:
 
 
 @compiled()
-def sample(address: int, size: int, step: int, like: NDArray, found: NDArray) -> None:
-    """Take every so-many-th element of a row."""
-    _take(_part(address, 0, size, like), step, found)
-
-
-@compiled()
-def _take(row: NDArray, step: int, found: NDArray) -> None:
-    for i in range(found.size):
-        found[i] = row[i * step]
-
-
-@compiled()
 def squares(addresses: NDArray, size: int, like: NDArray, found: NDArray) -> None:
     """Take the square of the 2-norm of each row, ``[C]``."""
     for i in range(addresses.size):
@@ -171,12 +159,13 @@ def survey_few(rows: Any, total: int, size: int, step: int, like: NDArray, numbe
     rest = numbers[1 + count * count :]
     rest[:count] = np.diag(matrix)
     _take(whole, step, rest[count:])
-    return _tell(is_all, square[0])
+    return int(is_all) | int(np.isfinite(square[0])) << 1
 
 
 @compiled()
-def _tell(is_all: bool, square: float) -> int:
-    return int(is_all) | int(np.isfinite(square)) << 1
+def _take(row: NDArray, step: int, found: NDArray) -> None:
+    for i in range(found.size):
+        found[i] = row[i * step]
 
 
 @compiled()
@@ -253,7 +242,7 @@ def survey(addresses: NDArray, owners: NDArray, ends: NDArray, like: NDArray, nu
     if addresses.size == count:
         squares[:] = np.diag(matrix)
     _take(_part(total, 0, size, like), step, rest[addresses.size :])
-    return _tell(is_all, numbers[0])
+    return int(is_all) | int(np.isfinite(numbers[0])) << 1
 
 
 @compiled()

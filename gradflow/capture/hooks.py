@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from gradflow.capture.branches import is_plain
-from gradflow.capture.planting import Planter
+from gradflow.capture.planting import Kind, Planter
+from gradflow.capture.ranks import Ranks
 
 __all__ = ["AccumulatedHook", "EnterHook", "LeafHook", "LeaveHook"]
 
@@ -23,6 +24,7 @@ class Watching(Protocol):
     """What the hooks report to."""
 
     planter: Planter
+    ranks: Ranks | None
 
     def begins(self, path: str, module: nn.Module) -> None:
         """The forward of a module is about to begin."""
@@ -63,20 +65,23 @@ class EnterHook(_Hook):
     Args:
         observer: Whom to tell.
         path: Path of the module.
-        is_function: Whether the module is like a function, which is told of only where branches are named.
+        kind: What kind of module it is: one like a function is told of only where branches are named.
     """
 
-    __slots__ = ("_is_function", "_path")
+    __slots__ = ("_kind", "_path")
 
-    def __init__(self, observer: Watching, path: str, *, is_function: bool) -> None:
+    def __init__(self, observer: Watching, path: str, kind: Kind) -> None:
         super().__init__(observer)
-        self._path, self._is_function = path, is_function
+        self._path, self._kind = path, kind
 
     def __call__(self, module: nn.Module, args: object, kwargs: object) -> None:
         """Called by torch before the module's forward."""
-        if not torch.compiler.is_compiling() and not (self._is_function and is_plain()):
-            self._observer.begins(self._path, module)
-            self._observer.planter.enter(self._path, module, (args, kwargs))
+        if torch.compiler.is_compiling() or (self._kind.is_function and is_plain()):
+            return
+        observer = self._observer
+        if observer.ranks is not None:
+            observer.begins(self._path, module)
+        observer.planter.enter(self._path, module, self._kind, (args, kwargs))
 
 
 class LeaveHook(_Hook):
@@ -84,9 +89,9 @@ class LeaveHook(_Hook):
 
     __slots__ = ("_is_function",)
 
-    def __init__(self, observer: Watching, *, is_function: bool) -> None:
+    def __init__(self, observer: Watching, kind: Kind) -> None:
         super().__init__(observer)
-        self._is_function = is_function
+        self._is_function = kind.is_function
 
     def __call__(self, module: nn.Module, _args: object, output: object) -> None:
         """Called by torch after the module's forward."""

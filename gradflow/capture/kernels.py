@@ -27,12 +27,10 @@ __all__ = [
     "Survey",
     "Weighed",
     "are_readable",
-    "can_sample",
     "divide",
     "gram",
     "is_sum",
     "make",
-    "sample",
     "squares",
     "survey",
     "weigh",
@@ -107,20 +105,6 @@ def gram(rows: Sequence[Tensor]) -> NDArray[np.float64]:
     return matrix
 
 
-def can_sample(row: Tensor) -> bool:
-    """Tell whether :func:`sample` reads a tensor: real, plain, on the host, in the order of its shape."""
-    is_real = row.dtype is torch.float32 or row.dtype is torch.float64
-    return is_real and type(row) in _PLAIN and row.is_cpu and row.is_contiguous() and not row.is_neg()
-
-
-def sample(row: Tensor, step: int) -> Tensor:
-    """Copy every so-many-th element of a row."""
-    like = _LIKE[row.dtype]
-    found = np.empty(-(-row.numel() // step), like.dtype)
-    _code().sample(row.data_ptr(), row.numel(), step, like, found)
-    return torch.from_numpy(found)
-
-
 def squares(rows: Sequence[Tensor]) -> NDArray[np.float64]:
     """Give the square of the 2-norm of each readable row, ``[C]``."""
     found = np.zeros(len(rows))
@@ -145,10 +129,11 @@ class Survey:
         tells: Whether they are the total (1), and whether its square is a number (2).
     """
 
-    __slots__ = ("_numbers", "_rows", "is_finite", "is_sum", "owners")
+    __slots__ = ("_numbers", "_rows", "has_sample", "is_finite", "is_sum", "owners")
 
     def __init__(self, numbers: NDArray[np.float64], owners: int, rows: int, tells: int) -> None:
         self._numbers, self.owners, self._rows = numbers, owners, rows
+        self.has_sample = len(numbers) > 1 + owners * owners + rows
         self.is_sum = tells & 1 == 1
         self.is_finite = tells & 2 == 2
 
@@ -173,10 +158,9 @@ class Survey:
         return [math.sqrt(square) for square in self.squares.tolist()]
 
     @property
-    def sample(self) -> NDArray[np.float64] | None:
-        """Every so-many-th element of the total; None where none were asked for, or none can be had."""
-        found = self._numbers[1 + self.owners**2 + self._rows :]
-        return found if found.size else None
+    def sample(self) -> NDArray[np.float64]:
+        """Every so-many-th element of the total; none where none were asked for, or none can be had."""
+        return self._numbers[1 + self.owners**2 + self._rows :]
 
 
 def survey(

@@ -196,10 +196,11 @@ class Account:
 
     def clear(self) -> None:
         """Forget the step."""
+        self.gone, self.survey, self.probe, self.grad_stamp = None, None, None, None
+        if not self.uses and not self.sums:  # all was let go of
+            return
         self.sums, self.owned, self.uses, self.residuals, self.cells = {}, set(), [], [], {}
-        self.alone, self.gone = {}, None
-        self.total, self.probe, self.grad_stamp = None, None, None
-        self.is_refoldable, self.survey = False, None
+        self.alone, self.total, self.is_refoldable = {}, None, False
 
     def _was_zeroed(self, grad: Tensor) -> bool:
         return stamp(grad) != self.grad_stamp and is_zero(grad)

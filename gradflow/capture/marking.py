@@ -47,11 +47,8 @@ class Edge:
 class Sink(Protocol):
     """What planted hooks report to."""
 
-    def knows(self, leaf: Tensor) -> bool:
-        """Tell whether a leaf is watched."""
-
-    def key(self, leaf: Tensor) -> int:
-        """Give the key of the watched parameter that a leaf is, or stands in for."""
+    def key(self, leaf: Tensor) -> int | None:
+        """Give the key of the watched parameter that a leaf is, or stands in for; None for any other leaf."""
 
     def window(self) -> Window:
         """Give the window that a call beginning now belongs to."""
@@ -139,9 +136,9 @@ class Marker:
             if child is None:
                 continue
             if is_leaf_node(child):
-                leaf = leaf_of(child)
-                if self._sink.knows(leaf):
-                    edges.append(Edge(mark, node.name(), slot, self._sink.key(leaf)))
+                param = self._sink.key(leaf_of(child))
+                if param is not None:
+                    edges.append(Edge(mark, node.name(), slot, param))
                 continue
             below = mark_of(child, self.key)
             if below is not None:
@@ -254,7 +251,7 @@ class Marker:
                     continue
                 if not is_leaf_node(child):
                     self._fence(child, region)
-                elif self._sink.knows(leaf_of(child)):
+                elif self._sink.key(leaf_of(child)) is not None:
                     leaves[id(leaf_of(child))] = leaf_of(child)
         stem.leaves, stem.size = list(leaves.values()), len(region)
         stem.region = region if stem.is_trunk else None

@@ -23,7 +23,7 @@ from gradflow.capture.labels import Labeller
 from gradflow.capture.ledger import Account
 from gradflow.capture.marking import Edge
 from gradflow.capture.passes import Passes
-from gradflow.capture.planting import Planter
+from gradflow.capture.planting import Planter, kind_of
 from gradflow.capture.ranks import Ranks, are_there
 from gradflow.capture.stems import Crossing, Stem
 from gradflow.capture.targets import Targets
@@ -99,11 +99,8 @@ class Observer:
             return
         self._look()
         for path, module in self.targets.modules():
-            is_function = id(module) not in self._named and next(module.parameters(), None) is None
-            if is_function:
-                self.planter.functions.add(id(module))
-            before = EnterHook(self, path, is_function=is_function)
-            after = LeaveHook(self, is_function=is_function)
+            kind = kind_of(module, is_named=id(module) in self._named)
+            before, after = EnterHook(self, path, kind), LeaveHook(self, kind)
             self._handles += [
                 module.register_forward_pre_hook(before, with_kwargs=True),
                 module.register_forward_hook(after, always_call=True),
@@ -165,25 +162,25 @@ class Observer:
         told = (self.labeller.labels(window).misfit for window in self._windows)
         return next(filter(None, told), "")
 
-    def knows(self, leaf: Tensor) -> bool:
-        """Tell whether a leaf is watched; new parameters of the model are taken in when first used."""
-        if self.key(leaf) in self.targets.params:
-            return True
+    def key(self, leaf: Tensor) -> int | None:
+        """Give the key of the watched parameter that a leaf is, or stands in for; None for any other.
+
+        New parameters of the model are taken in when first used.
+        """
+        key = id(leaf) if self.ranks is None else self.ranks.key(leaf)
+        if key in self.targets.params:
+            return key
         if id(leaf) in self._strangers:
-            return False
+            return None
         self._look()
         if id(leaf) in self.targets.params:
-            return True
+            return id(leaf)
         self._strangers.add(id(leaf))
-        return False
-
-    def key(self, leaf: Tensor) -> int:
-        """Give the key of the watched parameter that a leaf is, or stands in for."""
-        return id(leaf) if self.ranks is None else self.ranks.key(leaf)
+        return None
 
     def begins(self, path: str, module: nn.Module) -> None:
         """The forward of a module is about to begin: see what the other processes have to do with it."""
-        if self.ranks is not None and torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             self.guarded(self._meet_leaves, path, module)
 
     def window(self) -> Window:
@@ -319,11 +316,14 @@ class Observer:
         task, account = self._in_backward(), self.account(key)
         if account is None:
             return
-        if account.is_cleared:
+        is_first = account.is_empty
+        if not is_first and account.is_cleared:
             self.on_drop()
             account = self.account(key) or account
         is_missing = account.receive(task, total, self.passes.contributor)
-        if not account.is_empty:  # a second backward: from now on, what the first brought is needed
+        if not (
+            is_first or account.is_empty
+        ):  # a second backward: from now on, what the first brought is needed
             self._needs_sums = True
         if is_missing:
             self.is_complete = False

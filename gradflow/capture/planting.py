@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +31,27 @@ from gradflow.capture.walk import (
     upstream,
 )
 
-__all__ = ["Planter", "planters_behind"]
+__all__ = ["Kind", "Planter", "kind_of", "planters_behind"]
 
 _TORCHS = frozenset(f"torch.nn.modules.{name}" for name in ("conv", "linear", "rnn", "sparse"))
+
+
+class Kind(NamedTuple):
+    """What is known of a module before it is called.
+
+    Attributes:
+        is_function: Whether it has neither parameters nor a name, so that calling it again makes no path.
+        is_torchs: Whether it is one of torch's own, which shows its views of weights to nobody.
+    """
+
+    is_function: bool
+    is_torchs: bool
+
+
+def kind_of(module: nn.Module, *, is_named: bool) -> Kind:
+    """Tell what kind a module is; ``is_named``: whether its calls are a branch."""
+    is_function = not is_named and next(module.parameters(), None) is None
+    return Kind(is_function, type(module).__module__ in _TORCHS)
 
 
 class _Frame:
@@ -59,16 +78,15 @@ class Planter:
         self.marker = Marker(key, sink, splits_trunks=splits_trunks)
         self._sink = sink
         self._named = named
-        self.functions: set[int] = set()  # modules that are like functions, by id
         self._local = threading.local()
 
-    def enter(self, path: str, module: nn.Module, data: object) -> None:
+    def enter(self, path: str, module: nn.Module, kind: Kind, data: object) -> None:
         """Take note that a module call begins; runs as its forward pre-hook."""
         frames = self._frames()
         frame = _Frame(id(module), None, [])
         try:
             if torch.is_grad_enabled():
-                frame.call, frame.inputs = self._begin(path, module, data)
+                frame.call, frame.inputs = self._begin(path, module, kind, data)
             else:
                 self._begin_silent(path, module, data)
         except Exception as error:
@@ -140,7 +158,7 @@ class Planter:
             frames = self._local.frames = []
         return frames
 
-    def _begin(self, path: str, module: nn.Module, data: object) -> tuple[Call, list[Node]]:
+    def _begin(self, path: str, module: nn.Module, kind: Kind, data: object) -> tuple[Call, list[Node]]:
         parent = None
         for frame in reversed(self._frames()):
             if frame.call is not None:
@@ -152,10 +170,7 @@ class Planter:
             window = parent.window if parent is not None else self._sink.window()
             call = window.begin(path, id(module), parent)
             self._place(call, module)
-        if id(module) in self.functions:
-            call.is_function = True
-        if type(module).__module__ in _TORCHS:
-            call.is_torchs = True
+        call.is_function, call.is_torchs = kind
         tensors = tensors_of(data)
         if not tensors or (parent is not None and parent.makes_weights):
             call.makes_weights = True

@@ -118,7 +118,7 @@ def _received_sample(sample: Tensor | None, survey: Survey) -> Tensor:
     """Give a few elements of what the leaf received: kept by themselves, or as it was read."""
     if sample is not None:
         return _real(sample)
-    assert survey.sample is not None, "one of the two is kept of what is let go of"
+    assert survey.has_sample, "one of the two is kept of what is let go of"
     return torch.from_numpy(survey.sample)
 
 

@@ -278,24 +278,28 @@ def test_parts_that_leave_nothing_have_no_row_for_it():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("size", "step"), [(1, 1), (7, 3), (256, 1), (1000, 33), (1001, 33)])
-def test_a_sample_is_every_so_many_th_element(size, step, dtype):
-    row = torch.randn(size, dtype=dtype)
-    found = kernels.sample(row, step)
-    assert found.dtype == dtype
-    assert torch.equal(found, row[::step])
-    row += 1
-    assert not torch.equal(found, row[::step])  # a copy
+@pytest.mark.parametrize("owners", [(0,), (0, 1), (0, 1, 2), (0, 1, 0), (0, 1, 2, 3)])
+def test_a_sample_is_every_so_many_th_element_of_the_total(owners, size, step, dtype):
+    rows = rows_of(len(owners), size, dtype)
+    total = total_of(rows)
+    found = kernels.survey(rows, total, owners, sampled_by=step)
+    assert found.has_sample
+    assert found.sample.tolist() == total[::step].tolist()
+    assert found.is_sum
+    np.testing.assert_allclose(found.squares, [exactly(row, row) for row in rows], rtol=1e-14)
+    kept = found.sample.copy()
+    total += 1
+    assert found.sample.tolist() == kept.tolist()
 
 
-@pytest.mark.parametrize(
-    "tensor",
-    [
-        torch.ones(3, 4).T,
-        torch.ones(4, dtype=torch.bfloat16),
-        torch.ones(4, dtype=torch.complex64),
-        torch.ones(4, dtype=torch.complex64).conj().imag.reshape(1, 4)[:, :1],
-        torch.ones(4, device="meta"),
-    ],
-)
-def test_what_lies_otherwise_is_not_sampled_by_the_compiled_code(tensor):
-    assert not kernels.can_sample(tensor)
+@pytest.mark.parametrize("owners", [(0,), (0, 1), (0, 0)])
+def test_nothing_is_sampled_that_is_not_asked_for_or_lies_otherwise(owners):
+    for rows, step in (
+        (rows_of(len(owners), 12, torch.float32), 0),
+        (rows_of(len(owners), 12, torch.complex64), 3),
+        ([row.reshape(3, 4).T for row in rows_of(len(owners), 12, torch.float32)], 3),
+    ):
+        found = kernels.survey(rows, total_of(rows), owners, sampled_by=step)
+        assert not found.has_sample
+        assert found.sample.size == 0
+        assert found.is_sum
