@@ -8,14 +8,14 @@ them belongs to is worked out in :mod:`gradflow.capture.labels`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gradflow.capture.stems import Stem
 
-__all__ = ["Call", "Mark", "Window"]
+__all__ = ["Call", "Mark", "Window", "origins_in"]
 
 
 class Call:
@@ -31,7 +31,7 @@ class Call:
         parent: The call it was made in.
         context: The ``branch()`` that was open at its start (compared by identity only).
         branch: The branch that the context or a named module decides; None leaves it to the paths.
-        origins: Marks of the nodes that its inputs derive from.
+        inputs: Marks of the nodes that its inputs are.
         makes_weights: Whether it, or a call around it, has no tensor among its arguments: a parametrization.
         recomputes: For a forward run again inside a backward, as checkpointing does: a mark of its first run.
         is_recomputed: Whether it ran inside a backward at all.
@@ -40,7 +40,7 @@ class Call:
     """
 
     context: object = None
-    origins: frozenset[Mark] = frozenset()
+    inputs: Sequence[Mark] = ()
     makes_weights: bool = False
     recomputes: Mark | None = None
     is_recomputed: bool = False
@@ -75,6 +75,11 @@ class Call:
                 return True
             call = call.parent
         return False
+
+    @property
+    def origins(self) -> frozenset[Mark]:
+        """Marks of the nodes that its inputs derive from."""
+        return frozenset().union(*(origins_in(self, mark) for mark in self.inputs))
 
     @property
     def label(self) -> str:
@@ -135,6 +140,15 @@ class Mark:
             return False
         self.reach = _with(call, self.reach)
         return True
+
+
+def origins_in(call: Call | None, below: Mark) -> frozenset[Mark]:
+    """Give what a node derives from that was made in a call and reads ``below``: its origins, or itself.
+
+    A node of the same stretch, or of one around the call, is looked through.
+    """
+    is_same_stretch = below.call is None or (call is not None and call.is_inside(below.call))
+    return below.origins if is_same_stretch else frozenset((below,))
 
 
 def _is_news(call: Call, known: Set[Call]) -> bool:

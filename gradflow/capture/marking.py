@@ -6,7 +6,7 @@ seen; who else reads the node is added later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from gradflow.capture import branches
-from gradflow.capture.calls import Call, Mark, Window
+from gradflow.capture.calls import Call, Mark, Window, origins_in
 from gradflow.capture.stems import Crossing, Stem
 from gradflow.capture.walk import (
     LONG,
@@ -31,8 +31,6 @@ from gradflow.capture.walk import (
 )
 
 __all__ = ["Edge", "Marker", "Sink"]
-
-_NO_WINDOW = Window()  # of a mark that is put on no node
 
 
 class Edge:
@@ -148,15 +146,6 @@ class Marker:
                     crossings.append(Crossing(mark, slot, below, output))
         if edges or crossings:
             node.register_hook(self._sink.hook(edges, crossings))
-
-    def origins(self, nodes: Iterable[Node], call: Call | None) -> frozenset[Mark]:
-        """Marks that nodes derive from, looking through the stretch they are made in."""
-        end = Mark(_NO_WINDOW, call)
-        for node in nodes:
-            mark = None if is_leaf_node(node) else mark_of(node, self.key)
-            if mark is not None:
-                _derive(end, mark)
-        return end.origins
 
     def guarded(self, node: Node, *, is_split: bool = True) -> Stem:
         """Give the stem that a node is, with a pre-hook on it."""
@@ -340,8 +329,7 @@ class Marker:
 
 def _derive(mark: Mark, below: Mark) -> None:
     """Let a mark derive from what one of its inputs derives from, or from that input itself."""
-    is_same_stretch = below.call is None or (mark.call is not None and mark.call.is_inside(below.call))
-    origins = below.origins if is_same_stretch else frozenset((below,))
+    origins = origins_in(mark.call, below)
     if not mark.origins:
         mark.origins = origins
     elif mark.origins is not origins:

@@ -177,7 +177,7 @@ class Planter:
         inputs = [node for t in tensors if (node := t.grad_fn) is not None]
         if inputs:
             self.marker.mark_fresh(inputs, call.window, parent, None)
-            call.origins |= self.marker.origins(inputs, call)
+            call.inputs = [mark for node in inputs if (mark := mark_of(node, self.key)) is not None]
             self._read(inputs, call)
         return call, inputs
 
@@ -251,11 +251,16 @@ class Planter:
             return
 
         def visit(mark: Mark) -> bool:
-            is_placed = mark.branch is not None or (mark.call is not None and not call.is_inside(mark.call))
-            return not is_placed and mark.add_reader(call)
+            return _is_open_to(call, mark) and mark.add_reader(call)
 
-        for node in inputs:
-            self.marker.spread(node, visit)
+        if any(_is_open_to(call, mark) for mark in call.inputs):
+            for node in inputs:
+                self.marker.spread(node, visit)
+
+
+def _is_open_to(call: Call, mark: Mark) -> bool:
+    """Tell whether a node that a call reads lies in no branch, nor in a call that this one is not part of."""
+    return mark.branch is None and (mark.call is None or call.is_inside(mark.call))
 
 
 def _was_made_in(name: str, node: Node) -> bool:
