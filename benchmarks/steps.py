@@ -8,9 +8,9 @@ import gradflow
 from benchmarks.floors import bare, least, least_split
 from benchmarks.nets import NETS, Job, Net, adam, sgd
 from benchmarks.page import Row, Table, timed
-from benchmarks.timing import Spread, Times, Work, interleave, then
+from benchmarks.timing import Spread, Times, Work, interleave, pooled, then
 
-__all__ = ["deltas", "every_tenth", "times_of", "watched", "whole"]
+__all__ = ["builds_of", "deltas", "every_tenth", "times_of", "watched", "whole"]
 
 _EVERY = 10
 _found: dict[tuple[str, int], dict[str, Times]] = {}
@@ -76,7 +76,7 @@ def deltas(scale: float = 1.0, nets: Iterable[Net] = NETS.values()) -> Table:
         if target is not None:
             variants["floor"], flow = least_split(net.build(adam))
             flows += flow
-        rounds = max(2, _rounds(net, scale) // 2)
+        rounds = max(2, _rounds(net, scale) // 4)
         times = interleave(variants, rounds=rounds, steps=max(1, net.steps // 2), warm=net.warm)
         for flow in flows:
             flow.close()
@@ -102,14 +102,29 @@ def deltas(scale: float = 1.0, nets: Iterable[Net] = NETS.values()) -> Table:
 def times_of(net: Net, *, rounds: int) -> dict[str, Times]:
     """Time a plain step, the two floors, a watched one, and those of which every tenth is watched."""
     if (net.name, rounds) not in _found:
-        variants, flows = {}, []
-        for name in ("plain", "bare", "floor", "watched", "every 10th"):
-            variants[name], flow = watched(net.build(sgd), name)
-            flows += flow
-        _found[net.name, rounds] = interleave(variants, rounds=rounds, steps=net.steps, warm=net.warm)
-        for flow in flows:
-            flow.close()
+        runs = [_times_of_build(net, each) for each in builds_of(net, rounds)]
+        _found[net.name, rounds] = pooled(runs)
     return _found[net.name, rounds]
+
+
+def builds_of(net: Net, rounds: int) -> list[int]:
+    """Give the rounds of each build of a net: whole cycles of ten steps, where there are enough rounds."""
+    cycle = _EVERY // net.steps
+    if rounds < cycle:
+        return [rounds]
+    each = max(1, round(rounds / net.builds / cycle)) * cycle
+    return [each] * max(1, round(rounds / each))
+
+
+def _times_of_build(net: Net, rounds: int) -> dict[str, Times]:
+    variants, flows = {}, []
+    for name in ("plain", "bare", "floor", "watched", "every 10th"):
+        variants[name], flow = watched(net.build(sgd), name)
+        flows += flow
+    times = interleave(variants, rounds=rounds, steps=net.steps, warm=net.warm)
+    for flow in flows:
+        flow.close()
+    return times
 
 
 def _rounds(net: Net, scale: float) -> int:

@@ -10,10 +10,10 @@ import gc
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Spread", "Times", "Work", "cpu_seconds", "interleave", "then"]
+__all__ = ["Spread", "Times", "Work", "cpu_seconds", "interleave", "pooled", "then"]
 
 Work = Callable[[], object]
 
@@ -77,6 +77,14 @@ class Times:
             [statistics.fmean(self.cpu[i : i + size]) for i in starts],
             [statistics.fmean(self.wall[i : i + size]) for i in starts],
         )
+
+
+def pooled(runs: Sequence[Mapping[str, Times]]) -> dict[str, Times]:
+    """Put the rounds of several runs of the same variants together."""
+    return {
+        name: Times([c for run in runs for c in run[name].cpu], [w for run in runs for w in run[name].wall])
+        for name in runs[0]
+    }
 
 
 def cpu_seconds() -> float:

@@ -12,7 +12,7 @@ from benchmarks import __main__ as program
 from benchmarks import dot_program, floors, growth, memory, page, peers, steps, trunk
 from benchmarks.nets import NETS, Net, adam, chain, encoder_a, sgd
 from benchmarks.page import Row, Table
-from benchmarks.timing import Spread, Times, interleave
+from benchmarks.timing import Spread, Times, interleave, pooled
 
 TINY = Net("tiny", "a chain of two", chain(2, 4, 2, 2), 99.0, rounds=2, steps=5)
 
@@ -192,6 +192,21 @@ def test_rounds_are_compared_one_by_one():
     assert one.over(other).cpu == [2.0, 3.0, 1.0]
     assert one.minus(other).wall == [-1.0, -1.0, -1.0]
     assert one.in_groups(2).cpu == [5.5]
+
+
+def test_builds_run_whole_cycles_of_ten_steps_and_as_many_rounds_as_were_asked_for():
+    for net in NETS.values():
+        for rounds in (net.rounds, net.rounds // 2):
+            each = steps.builds_of(net, rounds)
+            assert all(one * net.steps % 10 == 0 for one in each)
+            assert 0.7 * rounds <= sum(each) <= 1.3 * rounds
+        assert len(steps.builds_of(net, net.rounds)) == net.builds
+        assert steps.builds_of(net, 1) == [1]
+
+
+def test_rounds_of_several_builds_are_put_together():
+    runs = [{"a": Times([1.0], [2.0])}, {"a": Times([3.0, 4.0], [5.0, 6.0])}]
+    assert pooled(runs) == {"a": Times([1.0, 3.0, 4.0], [2.0, 5.0, 6.0])}
 
 
 def test_variants_take_turns():
