@@ -46,8 +46,9 @@ class Labeller:
         if own is not None and not mark.reach:
             return own
         owners = self._branches(mark.readers) if own is None else {own}
-        is_open = labels.is_explicit and mark.branch is None  # then glue is known by its edges
-        owners |= self._branches(c for c in mark.reach if not (is_open and c is c.window.glue))
+        if mark.reach:
+            is_open = labels.is_explicit and mark.branch is None  # then glue is known by its edges
+            owners |= self._branches(c for c in mark.reach if not (is_open and c is c.window.glue))
         if len(owners) > 1:
             return "shared"
         return next(iter(owners), None) or labels.home_of(mark)

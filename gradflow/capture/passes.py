@@ -68,11 +68,14 @@ class Passes:
         """Send what each branch brings through the stem, just before the user's backward goes through it."""
         node = torch._C._current_autograd_node()
         if stem.is_gate and self._is_settled(stem):
-            stem.forget(task)
+            stem.forget()
             return
         if stem.is_gate:
             stem.is_gate = False
             self._marker.look_behind(node)
+        elif self._is_known(stem) and stem.is_explained(task, arriving):
+            stem.forget()
+            return
         sent = stem.leave(task, arriving)
         is_explicit = self._labeller.labels(stem.mark.window).is_explicit
         if UNCLAIMED in sent and not stem.rows and (is_explicit or not stem.is_trunk):
@@ -92,6 +95,10 @@ class Passes:
             return found
         mark.add_reach(mark.window.outside)  # somebody beside the branch that reads it
         return self._labeller.of_mark(mark)
+
+    def _is_known(self, stem: Stem) -> bool:
+        """Tell whether it is all the same what the contributors sent into a stem, if only all was theirs."""
+        return stem.is_met and not (stem.is_split or stem.rows or stem.terms)
 
     def _is_settled(self, gate: Stem) -> bool:
         """Tell whether all behind a gate is shared, whoever else reads it, and nothing split there."""

@@ -137,7 +137,7 @@ class Planter:
         window = self._sink.window()
         self.marker.mark_fresh([node], window, None, None)
         stem = self.marker.guarded(node)
-        stem.rows.setdefault(output.output_nr, {}).update(rows)
+        stem.divide_rows(output.output_nr, rows)
         window.contexts.update(dict.fromkeys(rows))
         readers = [Call("", 0, 0, window, branch=name) for name in rows]
         for reader in (*readers, window.outside):
@@ -150,7 +150,7 @@ class Planter:
         window = self._sink.window()
         window.terms[name] = None
         self.marker.mark_fresh([value.grad_fn], window, None, None)
-        self.marker.guarded(value.grad_fn).terms[value.output_nr] = name
+        self.marker.guarded(value.grad_fn).name_term(value.output_nr, name)
 
     def _frames(self) -> list[_Frame]:
         frames: list[_Frame] | None = getattr(self._local, "frames", None)

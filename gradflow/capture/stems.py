@@ -9,8 +9,8 @@ user's backward computes is not touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -30,9 +30,19 @@ INNER = ""
 """Sends what came in at another stem of the same stretch, and goes on from there."""
 
 
-@dataclass(eq=False, slots=True)
+class Sent:
+    """What one contributor sent into an output of a stem, added up in the order of arrival."""
+
+    __slots__ = ("contributor", "cotangent", "output")
+
+    def __init__(self, contributor: str, output: int, cotangent: Tensor) -> None:
+        self.contributor, self.output, self.cotangent = contributor, output, cotangent
+
+
 class Stem:
     """A node that branches may meet at.
+
+    Every node of a trunk is one, and making it must cost little: what is seldom set is the class's default.
 
     Attributes:
         mark: Its mark.
@@ -43,39 +53,57 @@ class Stem:
         is_trunk: Whether it lies outside any branch, and is no mere weight.
         is_guarded: Whether a pre-hook stands on the node.
         is_gate: Whether a branch reads it, and a stretch outside any branch lies behind it.
-        cotangents: What each contributor sends into it, by backward (graph task), contributor and output.
         rows: Which rows of an output belong to which branch, where one batch holds several.
         terms: Names of the loss terms that an output is.
         size: How many nodes are split with it.
     """
 
-    mark: Mark
     is_split: bool = False
-    leaves: list[Tensor] = field(default_factory=list)
+    leaves: Sequence[Tensor] = ()
     region: set[Mark] | None = None
     is_met: bool = False
     is_trunk: bool = False
     is_guarded: bool = False
     is_gate: bool = False
-    cotangents: dict[int, dict[str, dict[int, Tensor]]] = field(default_factory=dict)
-    rows: dict[int, dict[str, Rows]] = field(default_factory=dict)
-    terms: dict[int, str] = field(default_factory=dict)
+    rows: Mapping[int, Mapping[str, Rows]] = MappingProxyType({})
+    terms: Mapping[int, str] = MappingProxyType({})
     size: int = 0
+
+    def __init__(self, mark: Mark) -> None:
+        self.mark = mark
+        self._task = -1
+        self._sent: list[Sent] = []
 
     def enter(self, task: int, contributor: str, output: int, cotangent: Tensor) -> None:
         """Take in what one reader sends into the stem; what ``INNER`` sends came in at another stem."""
-        for old in [t for t in self.cotangents if t != task]:
-            del self.cotangents[old]  # a backward that an exception ended
-        sent = self.cotangents.setdefault(task, {}).setdefault(contributor, {})
-        sent[output] = sent[output] + cotangent if output in sent else cotangent
+        if task != self._task:  # what is there came in a backward that an exception ended
+            self._task, self._sent = task, []
+        for one in self._sent:
+            if one.contributor == contributor and one.output == output:
+                one.cotangent = one.cotangent + cotangent
+                return
+        self._sent.append(Sent(contributor, output, cotangent))
 
-    def forget(self, task: int) -> None:
+    def forget(self) -> None:
         """Drop what came in: nothing is to be told apart."""
-        self.cotangents.pop(task, None)
+        self._sent = []
+
+    def is_explained(self, task: int, arriving: tuple[Tensor | None, ...]) -> bool:
+        """Tell whether what arrives is what known contributors sent, to the last bit."""
+        sent = self._sent if task == self._task else []
+        if any(one.contributor == UNCLAIMED for one in sent):
+            return False
+        for output, whole in enumerate(arriving):
+            if whole is not None and not sums_to([s.cotangent for s in sent if s.output == output], whole):
+                return False
+        return True
 
     def leave(self, task: int, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
         """Give what each contributor sends, ``INNER`` too; what no known reader sent is ``unclaimed``."""
-        sent = self.cotangents.pop(task, {})
+        sent: dict[str, dict[int, Tensor]] = {}
+        for one in self._sent if task == self._task else ():
+            sent.setdefault(one.contributor, {})[one.output] = one.cotangent
+        self.forget()
         if self.rows:
             return self._by_rows(arriving)
         if not self.is_met:
@@ -86,6 +114,14 @@ class Stem:
                 unclaimed = sent.setdefault(UNCLAIMED, {})
                 unclaimed[output] = unclaimed[output] + rest if output in unclaimed else rest
         return sent
+
+    def divide_rows(self, output: int, rows: Mapping[str, Rows]) -> None:
+        """Tell which rows of an output belong to which branch."""
+        self.rows = {**self.rows, output: {**self.rows.get(output, {}), **rows}}
+
+    def name_term(self, output: int, name: str) -> None:
+        """Tell which term of the loss an output is."""
+        self.terms = {**self.terms, output: name}
 
     def through_terms(self, arriving: tuple[Tensor | None, ...]) -> dict[str, dict[int, Tensor]]:
         """Give what arrives at each named term of the loss."""
