@@ -8,7 +8,7 @@ them belongs to is worked out in :mod:`gradflow.capture.labels`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ class Call:
         parent: The call it was made in.
         context: The ``branch()`` that was open at its start (compared by identity only).
         branch: The branch that the context or a named module decides; None leaves it to the paths.
-        inputs: Marks of the nodes that its inputs are.
+        origins: Marks of the nodes that its inputs derive from, as far as they are of its window.
         makes_weights: Whether it, or a call around it, has no tensor among its arguments: a parametrization.
         recomputes: For a forward run again inside a backward, as checkpointing does: a mark of its first run.
         is_recomputed: Whether it ran inside a backward at all.
@@ -40,7 +40,7 @@ class Call:
     """
 
     context: object = None
-    inputs: Sequence[Mark] = ()
+    origins: frozenset[Mark] = frozenset()
     makes_weights: bool = False
     recomputes: Mark | None = None
     is_recomputed: bool = False
@@ -75,11 +75,6 @@ class Call:
                 return True
             call = call.parent
         return False
-
-    @property
-    def origins(self) -> frozenset[Mark]:
-        """Marks of the nodes that its inputs derive from."""
-        return frozenset().union(*(origins_in(self, mark) for mark in self.inputs))
 
     @property
     def label(self) -> str:
@@ -142,11 +137,14 @@ class Mark:
         return True
 
 
-def origins_in(call: Call | None, below: Mark) -> frozenset[Mark]:
+def origins_in(window: Window, call: Call | None, below: Mark) -> frozenset[Mark]:
     """Give what a node derives from that was made in a call and reads ``below``: its origins, or itself.
 
-    A node of the same stretch, or of one around the call, is looked through.
+    A node of the same stretch, or of one around the call, is looked through. What was made in an earlier
+    window places nothing in this one; to hold it would hold all windows before.
     """
+    if below.window is not window:
+        return frozenset()
     is_same_stretch = below.call is None or (call is not None and call.is_inside(below.call))
     return below.origins if is_same_stretch else frozenset((below,))
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gradflow.capture.branches import is_plain
-from gradflow.capture.planting import Kind, Planter
+from gradflow.capture.planting import Planter
 from gradflow.capture.ranks import Ranks
 
 __all__ = ["AccumulatedHook", "EnterHook", "LeafHook", "LeaveHook"]
@@ -65,23 +65,23 @@ class EnterHook(_Hook):
     Args:
         observer: Whom to tell.
         path: Path of the module.
-        kind: What kind of module it is: one like a function is told of only where branches are named.
+        is_function: Whether the module is like a function, which is told of only where branches are named.
     """
 
-    __slots__ = ("_kind", "_path")
+    __slots__ = ("_is_function", "_path")
 
-    def __init__(self, observer: Watching, path: str, kind: Kind) -> None:
+    def __init__(self, observer: Watching, path: str, *, is_function: bool) -> None:
         super().__init__(observer)
-        self._path, self._kind = path, kind
+        self._path, self._is_function = path, is_function
 
     def __call__(self, module: nn.Module, args: object, kwargs: object) -> None:
         """Called by torch before the module's forward."""
-        if torch.compiler.is_compiling() or (self._kind.is_function and is_plain()):
+        if torch.compiler.is_compiling() or (self._is_function and is_plain()):
             return
         observer = self._observer
         if observer.ranks is not None:
             observer.begins(self._path, module)
-        observer.planter.enter(self._path, module, self._kind, (args, kwargs))
+        observer.planter.enter(self._path, module, (args, kwargs), is_function=self._is_function)
 
 
 class LeaveHook(_Hook):
@@ -89,9 +89,9 @@ class LeaveHook(_Hook):
 
     __slots__ = ("_is_function",)
 
-    def __init__(self, observer: Watching, kind: Kind) -> None:
+    def __init__(self, observer: Watching, *, is_function: bool) -> None:
         super().__init__(observer)
-        self._is_function = kind.is_function
+        self._is_function = is_function
 
     def __call__(self, module: nn.Module, _args: object, output: object) -> None:
         """Called by torch after the module's forward."""

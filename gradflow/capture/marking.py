@@ -329,7 +329,7 @@ class Marker:
 
 def _derive(mark: Mark, below: Mark) -> None:
     """Let a mark derive from what one of its inputs derives from, or from that input itself."""
-    origins = origins_in(mark.call, below)
+    origins = origins_in(mark.window, mark.call, below)
     if not mark.origins:
         mark.origins = origins
     elif mark.origins is not origins:

@@ -23,7 +23,7 @@ from gradflow.capture.labels import Labeller
 from gradflow.capture.ledger import Account
 from gradflow.capture.marking import Edge
 from gradflow.capture.passes import Passes
-from gradflow.capture.planting import Planter, kind_of
+from gradflow.capture.planting import Planter
 from gradflow.capture.ranks import Ranks, are_there
 from gradflow.capture.stems import Crossing, Stem
 from gradflow.capture.targets import Targets
@@ -99,8 +99,9 @@ class Observer:
             return
         self._look()
         for path, module in self.targets.modules():
-            kind = kind_of(module, is_named=id(module) in self._named)
-            before, after = EnterHook(self, path, kind), LeaveHook(self, kind)
+            is_function = id(module) not in self._named and next(module.parameters(), None) is None
+            before = EnterHook(self, path, is_function=is_function)
+            after = LeaveHook(self, is_function=is_function)
             self._handles += [
                 module.register_forward_pre_hook(before, with_kwargs=True),
                 module.register_forward_hook(after, always_call=True),

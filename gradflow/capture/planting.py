@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from gradflow.capture import branches
-from gradflow.capture.calls import Call, Mark
+from gradflow.capture.calls import Call, Mark, origins_in
 from gradflow.capture.marking import Marker, Sink
 from gradflow.capture.stems import Rows
 from gradflow.capture.walk import (
@@ -31,27 +30,9 @@ from gradflow.capture.walk import (
     upstream,
 )
 
-__all__ = ["Kind", "Planter", "kind_of", "planters_behind"]
+__all__ = ["Planter", "planters_behind"]
 
 _TORCHS = frozenset(f"torch.nn.modules.{name}" for name in ("conv", "linear", "rnn", "sparse"))
-
-
-class Kind(NamedTuple):
-    """What is known of a module before it is called.
-
-    Attributes:
-        is_function: Whether it has neither parameters nor a name, so that calling it again makes no path.
-        is_torchs: Whether it is one of torch's own, which shows its views of weights to nobody.
-    """
-
-    is_function: bool
-    is_torchs: bool
-
-
-def kind_of(module: nn.Module, *, is_named: bool) -> Kind:
-    """Tell what kind a module is; ``is_named``: whether its calls are a branch."""
-    is_function = not is_named and next(module.parameters(), None) is None
-    return Kind(is_function, type(module).__module__ in _TORCHS)
 
 
 class _Frame:
@@ -80,13 +61,14 @@ class Planter:
         self._named = named
         self._local = threading.local()
 
-    def enter(self, path: str, module: nn.Module, kind: Kind, data: object) -> None:
+    def enter(self, path: str, module: nn.Module, data: object, *, is_function: bool) -> None:
         """Take note that a module call begins; runs as its forward pre-hook."""
         frames = self._frames()
         frame = _Frame(id(module), None, [])
         try:
             if torch.is_grad_enabled():
-                frame.call, frame.inputs = self._begin(path, module, kind, data)
+                frame.call, frame.inputs = self._begin(path, module, data)
+                frame.call.is_function = is_function
             else:
                 self._begin_silent(path, module, data)
         except Exception as error:
@@ -158,7 +140,7 @@ class Planter:
             frames = self._local.frames = []
         return frames
 
-    def _begin(self, path: str, module: nn.Module, kind: Kind, data: object) -> tuple[Call, list[Node]]:
+    def _begin(self, path: str, module: nn.Module, data: object) -> tuple[Call, list[Node]]:
         parent = None
         for frame in reversed(self._frames()):
             if frame.call is not None:
@@ -170,14 +152,18 @@ class Planter:
             window = parent.window if parent is not None else self._sink.window()
             call = window.begin(path, id(module), parent)
             self._place(call, module)
-        call.is_function, call.is_torchs = kind
+        if type(module).__module__ in _TORCHS:  # asked each time: a parametrization changes it
+            call.is_torchs = True
         tensors = tensors_of(data)
         if not tensors or (parent is not None and parent.makes_weights):
             call.makes_weights = True
         inputs = [node for t in tensors if (node := t.grad_fn) is not None]
         if inputs:
             self.marker.mark_fresh(inputs, call.window, parent, None)
-            call.inputs = [mark for node in inputs if (mark := mark_of(node, self.key)) is not None]
+            for node in inputs:
+                mark = mark_of(node, self.key)
+                if mark is not None:
+                    call.origins |= origins_in(call.window, call, mark)
             self._read(inputs, call)
         return call, inputs
 
@@ -253,9 +239,8 @@ class Planter:
         def visit(mark: Mark) -> bool:
             return _is_open_to(call, mark) and mark.add_reader(call)
 
-        if any(_is_open_to(call, mark) for mark in call.inputs):
-            for node in inputs:
-                self.marker.spread(node, visit)
+        for node in inputs:
+            self.marker.spread(node, visit)
 
 
 def _is_open_to(call: Call, mark: Mark) -> bool:

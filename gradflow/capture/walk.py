@@ -6,7 +6,6 @@ Graphs outgrow the recursion limit: three thousand chained operations are enough
 from __future__ import annotations
 
 import dataclasses
-import functools
 import sys
 from collections.abc import Iterator, Mapping
 from types import FrameType
@@ -105,12 +104,7 @@ def put_mark(node: Node, key: str, mark: Mark) -> None:
 
 def is_view_or_cast(node: Node) -> bool:
     """Tell whether a node of one input only casts or views it, as autocast and ``chunk`` do to a weight."""
-    return _is_type_of_view(type(node))
-
-
-@functools.cache
-def _is_type_of_view(kind: type) -> bool:
-    return kind.__name__ in _VIEWS_AND_CASTS
+    return type(node).__name__ in _VIEWS_AND_CASTS
 
 
 def is_cast_of_leaf(node: Node) -> bool:

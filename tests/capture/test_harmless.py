@@ -1,5 +1,6 @@
 """Laws 3 and 4: the training is the same to the last bit, and nothing is left behind."""
 
+import contextlib
 import copy
 import gc
 import pickle
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import gradflow
+from gradflow.capture import calls
 from tests import laws
 from tests.capture.test_branches import NAMES, encoder, triple, triplet
 from tests.capture.test_steps import loss_of, sgd, train
@@ -135,6 +137,83 @@ def test_nothing_grows_with_the_steps():
 
 
 @pytest.mark.proves(row=28, situation="hooks that keep a graph alive", verdict="nothing kept")
+@pytest.mark.parametrize("by", ["glue", "module"])
+def test_nothing_grows_where_each_step_reads_what_the_one_before_made(by):
+    torch.manual_seed(0)
+    first, net = torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)
+    make = first if by == "module" else (lambda x: x @ first.weight)
+    with gradflow.watch([first, net], last=1) as flow:
+        before, alive = make(torch.randn(3, 4)), []
+        for step in range(30):
+            now = make(torch.randn(3, 4))
+            (net(before) - net(now)).square().mean().backward(retain_graph=True)  # it is read once more
+            flow.step()
+            before = now
+            if step in (5, 29):
+                gc.collect()
+                known = {calls.Call, calls.Mark, calls.Window}
+                alive.append(sum(type(one) in known for one in gc.get_objects()))
+        assert alive[0] == alive[1] > 0
+
+
+def test_no_class_of_a_function_is_kept():
+    def scaled(x, by):
+        class Scale(torch.autograd.Function):
+            @staticmethod
+            def forward(_ctx, x):
+                return x * by[0]
+
+            @staticmethod
+            def backward(_ctx, gradient):
+                return gradient * by[0]
+
+        return Scale.apply(x)
+
+    net, alive = torch.nn.Linear(3, 3), []
+    with gradflow.watch(net, last=1) as flow:
+        for _ in range(3):
+            by = torch.randn(3)
+            alive.append(weakref.ref(by))
+            net(scaled(net(torch.randn(2, 3)), by)).sum().backward()
+            flow.step()
+    del by, flow
+    gc.collect()
+    assert [ref() for ref in alive] == [None] * 3
+
+
+@pytest.mark.parametrize("stems", ["report", "split"])
+def test_what_was_sent_into_a_trunk_is_let_go_of_with_its_graph_after_a_backward_that_failed(stems):
+    class Failing(torch.autograd.Function):
+        is_on = False
+
+        @staticmethod
+        def forward(_ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(_ctx, gradient):
+            if Failing.is_on:
+                raise MemoryError
+            return gradient
+
+    trunk, left, right = torch.nn.Linear(5, 8), torch.nn.Linear(8, 2), torch.nn.Linear(8, 3)
+    scale, size = torch.nn.Parameter(torch.tensor(1.5)), 1009
+    whole = torch.nn.ModuleList([trunk, left, right])
+    with gradflow.watch(whole, branches={"left": left, "right": right}, stems=stems) as flow:
+        for is_on in (False, True, True):
+            Failing.is_on = is_on
+            z = trunk(torch.ones(size, 5)) * scale * 2
+            loss = Failing.apply(left(z)).square().mean() + right(z).mean()
+            with pytest.raises(MemoryError) if is_on else contextlib.nullcontext():
+                loss.backward()
+            del z, loss
+            gc.collect()
+            if not is_on:
+                flow.step()
+            tensors = [one for one in gc.get_objects() if type(one) is torch.Tensor]
+            assert not [tuple(one.shape) for one in tensors if one.ndim and len(one) == size]
+
+
 def test_graph_is_freed_without_the_garbage_collector():
     net = encoder()
     opt = sgd(net)
