@@ -120,10 +120,12 @@ def is_sum(rows: Sequence[Tensor], total: Tensor) -> bool:
 class Survey:
     """What one pass over rows and their total tells.
 
-    The numbers lie in one array, and each is taken from it when it is asked for.
+    The numbers lie in one array, and each is taken from it when it is asked for. The compiled code fills it
+    in the order that is given here, and :func:`divide` puts it together in that order.
 
     Args:
-        numbers: Square of the total, inner products, square of each row, and the sample.
+        numbers: Square of the total, ``[1]``; inner products, ``[O * O]``; square of each row, ``[C]``; a
+            sample of the total, of any size.
         owners: How many contributors ``O`` the inner products are of.
         rows: How many rows ``C`` were read.
         tells: Whether they are the total (1), and whether its square is a number (2).
@@ -181,7 +183,7 @@ def survey(
     is_sampled = sampled_by > 0 and total.is_contiguous() and not total.is_complex()
     samples = -(-size // sampled_by) if is_sampled else 0
     numbers = np.empty(1 + count * count + read + samples)
-    if size and count == read <= _FEW:
+    if size and count == read <= _FEW:  # of no elements there is no address
         where = (*addresses, 0, 0)[:_FEW]
         tells = _code().survey_few(where, total.data_ptr(), size, sampled_by, like, numbers)
     else:

@@ -39,13 +39,16 @@ _PENDING = 8  # backwards that never accumulated (``autograd.grad``) are dropped
 class Account:
     """One parameter in the step that is open.
 
+    It is empty, or all it has lies in ``gone`` (the one backward of the step, in which the arrivals summed to
+    the total to the last bit, and no term of the loss was named), or in ``sums`` and ``uses``; never in both.
+
     Attributes:
         param: The parameter.
         keep: Whether full tensors are kept, so that the total needs a copy of its own.
         lets_go: Whether contributions are let go of once they are read.
         pending: Backward calls under way, by id of their graph task.
         sums: Contribution of each contributor so far, in the order they first arrived.
-        gone: The backward whose contributions were read and let go of; then there are no sums, and no uses.
+        gone: The backward whose contributions were read and let go of.
         owned: Contributors whose sum is a tensor of ours, which may be added to in place.
         cells: What each named term of the loss sent along each branch, by (contributor, term).
         uses: Every use that brought something.

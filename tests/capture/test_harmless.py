@@ -136,7 +136,6 @@ def test_nothing_grows_with_the_steps():
         assert len(gc.get_objects()) - before < 50
 
 
-@pytest.mark.proves(row=28, situation="hooks that keep a graph alive", verdict="nothing kept")
 @pytest.mark.parametrize("by", ["glue", "module"])
 def test_nothing_grows_where_each_step_reads_what_the_one_before_made(by):
     torch.manual_seed(0)
@@ -214,6 +213,7 @@ def test_what_was_sent_into_a_trunk_is_let_go_of_with_its_graph_after_a_backward
             assert not [tuple(one.shape) for one in tensors if one.ndim and len(one) == size]
 
 
+@pytest.mark.proves(row=28, situation="hooks that keep a graph alive", verdict="nothing kept")
 def test_graph_is_freed_without_the_garbage_collector():
     net = encoder()
     opt = sgd(net)
