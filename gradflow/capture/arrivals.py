@@ -165,9 +165,10 @@ def _survey(
     gradients: Sequence[Tensor], names: Sequence[str], total: Tensor, *, is_sampled: bool
 ) -> kernels.Survey | None:
     """Read arrivals and their total at once, where they lie on the host."""
+    count = len(set(names))
     is_total = len(gradients) == 1 and gradients[0] is total
-    count = len(names) if len(names) < 2 else len(set(names))
-    if not 0 < count <= _SURVEYED or not kernels.are_readable((total, *gradients)[is_total:]):
+    tensors = gradients if is_total else (total, *gradients)
+    if not 0 < count <= _SURVEYED or not kernels.are_readable(tensors):
         return None
     owners = None if count == len(names) else _owners(names)
     return kernels.survey(gradients, total, owners, sampled_by=spacing(total.numel()) if is_sampled else 0)

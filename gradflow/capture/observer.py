@@ -317,14 +317,11 @@ class Observer:
         task, account = self._in_backward(), self.account(key)
         if account is None:
             return
-        is_first = account.is_empty
-        if not is_first and account.is_cleared:
+        if account.is_cleared:
             self.on_drop()
             account = self.account(key) or account
         is_missing = account.receive(task, total, self.passes.contributor)
-        if not (
-            is_first or account.is_empty
-        ):  # a second backward: from now on, what the first brought is needed
+        if not account.is_empty:  # a second backward: from now on, what the first brought is needed
             self._needs_sums = True
         if is_missing:
             self.is_complete = False
