@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeGuard
 
@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
 
 import gradflow
 from benchmarks.nets import Job
-from benchmarks.timing import Work, then
+from benchmarks.timing import Variant, Work, then
 from gradflow.capture import kernels
 from gradflow.record import ParamStep, Use
 from gradflow.recording import Step
@@ -53,26 +54,44 @@ _NO_CALL = _Call("", "")
 Arrived = Callable[[_Edge, Tensor], object]
 
 
-def bare(job: Job, step: Work | None = None) -> Work:
+def bare(job: Job, step: Work | None = None) -> Variant:
     """Give a step whose nodes have hooks that keep references until the step is over, and do nothing else."""
     kept: list[Tensor] = []
-    _plant(job.model, lambda _edge, gradient: kept.append(gradient))
-    return then(step or job.step, kept.clear)
+
+    def hooks() -> Iterator[RemovableHandle]:
+        return _plant(job.model, lambda _edge, gradient: kept.append(gradient))
+
+    return _hooked(then(step or job.step, kept.clear), hooks)
 
 
-def least(job: Job) -> tuple[Work, Sequence[Step]]:
+def least(job: Job) -> tuple[Variant, Sequence[Step]]:
     """Give a step of the least recorder there can be, and where its record of the last step is found.
 
     Each contribution is read once with what the leaf receives, let go of, named and recorded.
     """
     book = _Book(job)
-    _plant(job.model, book.arrive, book.running)
-    for path, module in job.model.named_modules():
-        module.register_forward_pre_hook(partial(book.enter, path))
-    for param in job.model.parameters():
-        param.register_hook(partial(book.receive, id(param)))
-        param.register_post_accumulate_grad_hook(book.commit)
-    return then(job.step, book.close), book.steps
+
+    def hooks() -> Iterator[RemovableHandle]:
+        yield from _plant(job.model, book.arrive, book.running)
+        for path, module in job.model.named_modules():
+            yield module.register_forward_pre_hook(partial(book.enter, path))
+        for param in job.model.parameters():
+            yield param.register_hook(partial(book.receive, id(param)))
+            yield param.register_post_accumulate_grad_hook(book.commit)
+
+    return _hooked(then(job.step, book.close), hooks), book.steps
+
+
+def _hooked(step: Work, hooks: Callable[[], Iterator[RemovableHandle]]) -> Variant:
+    """Give a step with hooks that are on for its turn only."""
+    handles: list[RemovableHandle] = []
+
+    def off() -> None:
+        for handle in handles:
+            handle.remove()
+        handles.clear()
+
+    return Variant(step, lambda: handles.extend(hooks()), off)
 
 
 class _Book:
@@ -219,7 +238,9 @@ def _read_parts(
     return off
 
 
-def _plant(model: nn.Module, arrived: Arrived, running: list[_Call] | None = None) -> None:
+def _plant(
+    model: nn.Module, arrived: Arrived, running: list[_Call] | None = None
+) -> Iterator[RemovableHandle]:
     """Hook every node that reads a parameter, found from the outputs of each module call.
 
     Args:
@@ -247,7 +268,7 @@ def _plant(model: nn.Module, arrived: Arrived, running: list[_Call] | None = Non
                 node.register_hook(partial(_told, arrived, edges))
 
     for module in model.modules():
-        module.register_forward_hook(plant, always_call=True)
+        yield module.register_forward_hook(plant, always_call=True)
 
 
 def _told(arrived: Arrived, edges: list[_Edge], gradients: tuple[Tensor | None, ...], _: object) -> None:

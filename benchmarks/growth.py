@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,15 @@ import torch
 import gradflow
 from benchmarks.nets import Job, Optimize, chain, lstm, sgd
 from benchmarks.page import Row, Table
-from benchmarks.timing import Spread, Times, Work, interleave, then
+from benchmarks.timing import Spread, Times, Variant, Work, interleave, then
 
 __all__ = ["PICTURE", "SWEEPS", "Curve", "Sweep", "drawn", "slope", "table"]
 
 PICTURE = Path(__file__).parent / "growth.svg"
 _LINEAR = 1.1  # a slope of 1, and what timing may add to it
 _WIDTH = 64
+
+Works = Mapping[str, Work | Variant]
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class Sweep:
 
     what: str
     sizes: tuple[int, ...]
-    works: Callable[[int], tuple[dict[str, Work], list[gradflow.Recorder]]]
-    rounds: int = 7
+    works: Callable[[int], tuple[Works, list[gradflow.Recorder]]]
+    rounds: int = 11
 
 
 @dataclass
@@ -69,7 +72,8 @@ def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 def measured(sweep: Sweep, scale: float = 1.0) -> Curve:
     """Run a sweep, all its sizes in every round: what slows the machine for a while bends no curve."""
-    variants, flows = {}, []
+    variants: dict[str, Work | Variant] = {}
+    flows: list[gradflow.Recorder] = []
     for size in sweep.sizes:
         works, more = sweep.works(size)
         variants |= {f"{name} {size}": work for name, work in works.items()}
@@ -169,34 +173,43 @@ def _reach(times: Times) -> tuple[float, float]:
 
 def _pair(
     build: Callable[[Optimize], Job], *, last: int = 1
-) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
-    plain, job = build(sgd), build(sgd)
+) -> tuple[dict[str, Variant], list[gradflow.Recorder]]:
+    """Give the plain and the watched step of one model: its tensors lie where they lie for both."""
+    job = build(sgd)
     flow = gradflow.watch(job.model, branches=job.branches, last=last)
-    return {"plain": plain.step, "watched": then(job.step, flow.step)}, [flow]
+    flow.pause()
+    step = then(job.step, flow.step)
+    watched = Variant(step, then(flow.resume, step), flow.pause)
+    return {"plain": Variant(job.step, on=job.step), "watched": watched}, [flow]
 
 
-def _depth(size: int) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
+def _depth(size: int) -> tuple[Works, list[gradflow.Recorder]]:
     return _pair(chain(size, _WIDTH, 32, 2))
 
 
-def _elements(size: int) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
+def _elements(size: int) -> tuple[Works, list[gradflow.Recorder]]:
     return _pair(chain(4, math.isqrt(size), 32, 2))
 
 
-def _branches(size: int) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
+def _branches(size: int) -> tuple[Works, list[gradflow.Recorder]]:
     return _pair(chain(4, _WIDTH, 32, size))
 
 
-def _uses(size: int) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
+def _uses(size: int) -> tuple[Works, list[gradflow.Recorder]]:
     return _pair(lstm(size, as_paths=False))
 
 
-def _steps(size: int) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
-    works, flows = _pair(chain(4, _WIDTH, 32, 2))
-    return {name: lambda work=work: [work() for _ in range(size)] for name, work in works.items()}, flows
+def _steps(size: int) -> tuple[Works, list[gradflow.Recorder]]:
+    ways, flows = _pair(chain(4, _WIDTH, 32, 2))
+    return {name: replace(way, work=partial(_repeat, way.work, size)) for name, way in ways.items()}, flows
 
 
-def _graph(size: int) -> tuple[dict[str, Work], list[gradflow.Recorder]]:
+def _repeat(work: Work, times: int) -> None:
+    for _ in range(times):
+        work()
+
+
+def _graph(size: int) -> tuple[Works, list[gradflow.Recorder]]:
     layer = torch.nn.Linear(8, 8)
 
     def forward() -> torch.Tensor:
@@ -214,6 +227,6 @@ SWEEPS = (
     Sweep("branches: calls", (2, 4, 8, 16, 32, 64), _branches),
     Sweep("uses: time steps of one path", (10, 20, 40, 80, 160), _uses),
     Sweep("elements of each weight", tuple(4**n for n in range(6, 11)), _elements),
-    Sweep("steps, with last=1", (10, 20, 40, 80, 160), _steps, rounds=5),
+    Sweep("steps, with last=1", (10, 20, 40, 80, 160), _steps, rounds=7),
     Sweep("graph size: nodes", (500, 1000, 2000, 4000, 8000), _graph),
 )

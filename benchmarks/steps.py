@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import gradflow
 from benchmarks.floors import bare, least, least_split
 from benchmarks.nets import NETS, Job, Net, adam, sgd
-from benchmarks.page import Row, Table, timed
-from benchmarks.timing import Spread, Times, Work, interleave, pooled, then
+from benchmarks.page import Table, timed
+from benchmarks.timing import Spread, Times, Variant, Work, interleave, pooled, then
 
-__all__ = ["builds_of", "deltas", "every_tenth", "times_of", "watched", "whole"]
+__all__ = ["builds_of", "deltas", "every_tenth", "kept_on", "times_of", "ways", "whole"]
 
 _EVERY = 10
 _found: dict[tuple[str, int], dict[str, Times]] = {}
@@ -46,18 +47,15 @@ def every_tenth(scale: float = 1.0, nets: Iterable[Net] = NETS.values()) -> Tabl
     rows = []
     for net in nets:
         times = times_of(net, rounds=_rounds(net, scale))
-        size = _EVERY // net.steps  # rounds in which one step is watched
-        plain, seen = (times[name].in_groups(size) for name in ("plain", "every 10th"))
-        ratios = times["floor"].over(times["plain"]).cpu
-        floor = Spread.of([(_EVERY - 1 + ratio) / _EVERY for ratio in ratios])
-        if plain.cpu:
-            rows.append(timed(net.title, seen.over(plain), target=1.02, more=(str(floor),), floor=floor))
-        else:
-            rows.append(Row(net.title, "fewer than ten steps were run", more=(str(floor),)))
+        plain = times["plain"]
+        floor = Spread.of([(_EVERY - 1 + ratio) / _EVERY for ratio in times["floor"].over(plain).cpu])
+        found = times["every 10th"].over(plain)
+        rows.append(timed(net.title, found, target=1.02, more=(str(floor),), floor=floor))
     return Table(
         "Every tenth step watched",
-        "`every=10`: ten steps in a row, the watched one and those without hooks, as a multiple of ten plain "
-        "ones. Taken in the same rounds as the table before; *floor*: nine plain steps and one of the floor.",
+        "`every=10`: whole cycles of ten steps, the watched one and those without hooks, as a multiple of "
+        "plain ones. Taken in the same rounds as the table before; *floor*: nine plain steps and one of the "
+        "floor.",
         rows,
         "× plain",
         ("floor, × plain",),
@@ -70,7 +68,7 @@ def deltas(scale: float = 1.0, nets: Iterable[Net] = NETS.values()) -> Table:
     for net in nets:
         variants, flows = {}, []
         for name in ("plain", "watched", "deltas"):
-            variants[name], flow = watched(net.build(adam), name)
+            variants[name], flow = kept_on(net.build(adam), name)
             flows += flow
         target = 1.15 if net.name == "B4" else None
         if target is not None:
@@ -108,37 +106,46 @@ def times_of(net: Net, *, rounds: int) -> dict[str, Times]:
 
 
 def builds_of(net: Net, rounds: int) -> list[int]:
-    """Give the rounds of each build of a net: whole cycles of ten steps, where there are enough rounds."""
-    cycle = _EVERY // net.steps
-    if rounds < cycle:
-        return [rounds]
-    each = max(1, round(rounds / net.builds / cycle)) * cycle
-    return [each] * max(1, round(rounds / each))
+    """Give the rounds of each build of a net."""
+    builds = max(1, min(net.builds, rounds // 2))
+    return [rounds // builds + (each < rounds % builds) for each in range(builds)]
 
 
 def _times_of_build(net: Net, rounds: int) -> dict[str, Times]:
-    variants, flows = {}, []
-    for name in ("plain", "bare", "floor", "watched", "every 10th"):
-        variants[name], flow = watched(net.build(sgd), name)
-        flows += flow
+    variants, flows = ways(net.build(sgd))
     times = interleave(variants, rounds=rounds, steps=net.steps, warm=net.warm)
     for flow in flows:
         flow.close()
     return times
 
 
+def ways(job: Job) -> tuple[dict[str, Variant], list[gradflow.Recorder]]:
+    """Give the ways to take the step of one model, none of them on, and the recorders to close afterwards.
+
+    All have the same tensors, which lie where they lie: from one build of a net to the next a plain step
+    differs by more than watching costs. A turn begins with a step that is not timed.
+    """
+    found = {"plain": Variant(job.step), "bare": bare(job), "floor": least(job)[0]}
+    flow = gradflow.watch(job.model, branches=job.branches, last=1)
+    flow.pause()
+    found["watched"] = Variant(then(job.step, flow.step), flow.resume, flow.pause)
+    found = {name: replace(way, on=then(way.on, way.work)) for name, way in found.items()}
+    tenth = gradflow.watch(job.model, branches=job.branches, last=1, every=_EVERY)
+    tenth.pause()
+    found["every 10th"] = Variant(
+        then(job.step, tenth.step), then(job.step, tenth.resume), tenth.pause, _EVERY
+    )
+    return found, [flow, tenth]
+
+
 def _rounds(net: Net, scale: float) -> int:
     return max(2, round(net.rounds * scale))
 
 
-def watched(job: Job, name: str, **options: object) -> tuple[Work, list[gradflow.Recorder]]:
-    """Give the step of a job, observed in the way of that name, and the recorder to close afterwards."""
+def kept_on(job: Job, name: str) -> tuple[Work, list[gradflow.Recorder]]:
+    """Give the step of a job, plain, watched or with deltas, and the recorder to close afterwards."""
     if name == "plain":
         return job.step, []
-    if name in ("bare", "floor"):
-        return (bare(job) if name == "bare" else least(job)[0]), []
-    if name == "every 10th":
-        options["every"] = _EVERY
     optimizer = job.optimizer if name == "deltas" else None
-    flow = gradflow.watch(job.model, optimizer, branches=job.branches, last=1, **options)
+    flow = gradflow.watch(job.model, optimizer, branches=job.branches, last=1)
     return (job.step if optimizer is not None else then(job.step, flow.step)), [flow]

@@ -13,9 +13,30 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Spread", "Times", "Work", "cpu_seconds", "interleave", "pooled", "then"]
+__all__ = ["Spread", "Times", "Variant", "Work", "cpu_seconds", "interleave", "pooled", "then"]
 
 Work = Callable[[], object]
+
+
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A step, and what is put on for a turn of it, so that several variants can take the step of one model.
+
+    Attributes:
+        work: Does one step.
+        on: Called before each turn, untimed.
+        off: Called after it, untimed.
+        steps: How many in a turn; None for as many as others take.
+    """
+
+    work: Work
+    on: Work = _nothing
+    off: Work = _nothing
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,14 +91,6 @@ class Times:
             [a - b for a, b in zip(self.wall, other.wall, strict=True)],
         )
 
-    def in_groups(self, size: int) -> Times:
-        """Give the means of so many rounds at a time; what is left over at the end is dropped."""
-        starts = range(0, len(self.cpu) - size + 1, size)
-        return Times(
-            [statistics.fmean(self.cpu[i : i + size]) for i in starts],
-            [statistics.fmean(self.wall[i : i + size]) for i in starts],
-        )
-
 
 def pooled(runs: Sequence[Mapping[str, Times]]) -> dict[str, Times]:
     """Put the rounds of several runs of the same variants together."""
@@ -94,12 +107,12 @@ def cpu_seconds() -> float:
 
 
 def interleave(
-    variants: Mapping[str, Work], *, rounds: int, steps: int = 1, warm: int = 2
+    variants: Mapping[str, Work | Variant], *, rounds: int, steps: int = 1, warm: int = 2
 ) -> dict[str, Times]:
     """Time every variant in every round.
 
     Args:
-        variants: Callables that do one step.
+        variants: What does one step.
         rounds: How many rounds.
         steps: Steps of each variant in a round.
         warm: Steps of each before anything is timed.
@@ -107,21 +120,33 @@ def interleave(
     Returns:
         Seconds a step by variant.
     """
-    for work in variants.values():
+    turns = {name: v if isinstance(v, Variant) else Variant(v) for name, v in variants.items()}
+    for variant in turns.values():
+        variant.on()
         for _ in range(warm):
-            work()
-    times = {name: Times([], []) for name in variants}
-    names = list(variants)
+            variant.work()
+        variant.off()
+    times = {name: Times([], []) for name in turns}
+    names = list(turns)
     for turn in range(rounds):
         gc.collect()
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            cpu, wall = cpu_seconds(), time.perf_counter()
-            for _ in range(steps):
-                variants[name]()
-            times[name].cpu.append((cpu_seconds() - cpu) / steps)
-            times[name].wall.append((time.perf_counter() - wall) / steps)
+            variant = turns[name]
+            variant.on()
+            cpu, wall = _timed(variant.work, variant.steps or steps)
+            variant.off()
+            times[name].cpu.append(cpu)
+            times[name].wall.append(wall)
     return times
+
+
+def _timed(work: Work, steps: int) -> tuple[float, float]:
+    """Give the CPU seconds of a step, and those by the clock."""
+    cpu, wall = cpu_seconds(), time.perf_counter()
+    for _ in range(steps):
+        work()
+    return (cpu_seconds() - cpu) / steps, (time.perf_counter() - wall) / steps
 
 
 def then(first: Work, second: Work) -> Callable[[], None]:

@@ -11,7 +11,7 @@ import gradflow
 from benchmarks.floors import bare
 from benchmarks.nets import Job, sgd, trunk
 from benchmarks.page import Row, Table, timed
-from benchmarks.timing import Spread, Work, interleave, then
+from benchmarks.timing import Spread, Variant, Work, interleave, then
 
 __all__ = ["grads_instead", "split"]
 
@@ -21,7 +21,7 @@ _FLOOR = "floor: that, with hooks on the nodes that keep references"
 
 def split(scale: float = 1.0) -> Table:
     """Compare ``stems="split"`` with a call of ``autograd.grad`` for each loss, and with TorchJD."""
-    variants: dict[str, Work] = {"a plain step": trunk(sgd).step}
+    variants: dict[str, Work | Variant] = {"a plain step": trunk(sgd).step}
     variants[_BASE] = partial(_grads_beside, trunk(sgd))
     job = trunk(sgd)
     variants[_FLOOR] = bare(job, partial(_grads_beside, job))

@@ -12,7 +12,7 @@ from benchmarks import __main__ as program
 from benchmarks import dot_program, floors, growth, memory, page, peers, steps, trunk
 from benchmarks.nets import NETS, Net, adam, chain, encoder_a, sgd
 from benchmarks.page import Row, Table
-from benchmarks.timing import Spread, Times, interleave, pooled
+from benchmarks.timing import Spread, Times, Variant, interleave, pooled
 
 TINY = Net("tiny", "a chain of two", chain(2, 4, 2, 2), 99.0, rounds=2, steps=5)
 
@@ -21,15 +21,30 @@ TINY = Net("tiny", "a chain of two", chain(2, 4, 2, 2), 99.0, rounds=2, steps=5)
 def test_a_net_is_watched_in_every_way(net):
     if net.name == "B32":
         net = replace(net, build=NETS["B4"].build)  # the same but for its batch
-    for name in ("plain", "bare", "floor", "watched", "every 10th", "deltas"):
-        job = net.build(sgd)
+    job = net.build(sgd)
+    found, flows = steps.ways(job)
+    assert list(found) == ["plain", "bare", "floor", "watched", "every 10th"]
+    for way in found.values():
         before = [p.detach().clone() for p in job.model.parameters()]
-        step, flows = steps.watched(job, name)
-        step()
+        way.on()
+        way.work()
         assert any(not torch.equal(a, b) for a, b in zip(before, job.model.parameters(), strict=True))
+        way.off()
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in job.model.modules())
+        assert not any(p._backward_hooks or p._post_accumulate_grad_hooks for p in job.model.parameters())
+    for flow in flows:
+        assert len(flow.recording) == 1
+        assert "incomplete" not in {finding.code for finding in flow.recording.last.findings}
+        flow.close()
+
+
+def test_deltas_are_watched_from_the_first_step_on():
+    for name, count in (("plain", 0), ("watched", 1), ("deltas", 1)):
+        step, flows = steps.kept_on(TINY.build(adam), name)
+        step()
+        assert len(flows) == count
         for flow in flows:
-            assert len(flow.recording) == 1
-            assert "incomplete" not in {finding.code for finding in flow.recording.last.findings}
+            assert (flow.recording.last["0.weight"].delta is None) == (name == "watched")
             flow.close()
 
 
@@ -38,11 +53,6 @@ def test_steps_are_compared_round_by_round(measure):
     table = measure(nets=[TINY])
     assert [row.what for row in table.rows] == ["a chain of two"]
     assert isinstance(table.rows[0].cpu, Spread)
-
-
-def test_every_tenth_step_needs_ten_of_them():
-    row = steps.every_tenth(nets=[replace(TINY, rounds=2, steps=1)]).rows[0]
-    assert row.cpu == "fewer than ten steps were run"
 
 
 def test_the_trunk_is_split_beside_the_ways_by_hand():
@@ -63,21 +73,27 @@ def test_a_target_that_the_floor_misses_too_lies_below_it():
 
 
 def test_floors_take_the_step_that_training_takes():
-    for floor in (floors.bare, lambda job: floors.least(job)[0], lambda job: floors.least_split(job)[0]):
+    for floor in (floors.bare, lambda job: floors.least(job)[0], _least_split):
         one, other = (NETS["A4"].build(adam) for _ in range(2))
-        step = floor(other)
+        way = floor(other)
+        way.on()
         for _ in range(2):
             one.step()
-            step()
+            way.work()
         for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
             assert torch.equal(a, b)
+
+
+def _least_split(job):
+    return Variant(floors.least_split(job)[0])
 
 
 @pytest.mark.parametrize("name", ["A4", "MLP", "LSTM50"])
 def test_the_floor_records_what_gradflow_records(name):
     job, other = (NETS[name].build(sgd) for _ in range(2))
-    step, steps = floors.least(job)
-    step()
+    way, steps = floors.least(job)
+    way.on()
+    way.work()
     flow = gradflow.watch(other.model, branches=other.branches)
     other.step()
     flow.step()
@@ -191,17 +207,14 @@ def test_rounds_are_compared_one_by_one():
     one, other = Times([2.0, 9.0, 4.0], [1.0, 1.0, 1.0]), Times([1.0, 3.0, 4.0], [2.0, 2.0, 2.0])
     assert one.over(other).cpu == [2.0, 3.0, 1.0]
     assert one.minus(other).wall == [-1.0, -1.0, -1.0]
-    assert one.in_groups(2).cpu == [5.5]
 
 
-def test_builds_run_whole_cycles_of_ten_steps_and_as_many_rounds_as_were_asked_for():
+def test_builds_share_the_rounds_that_were_asked_for():
     for net in NETS.values():
-        for rounds in (net.rounds, net.rounds // 2):
-            each = steps.builds_of(net, rounds)
-            assert all(one * net.steps % 10 == 0 for one in each)
-            assert 0.7 * rounds <= sum(each) <= 1.3 * rounds
+        assert sum(steps.builds_of(net, net.rounds)) == net.rounds
         assert len(steps.builds_of(net, net.rounds)) == net.builds
         assert steps.builds_of(net, 1) == [1]
+    assert steps.builds_of(replace(TINY, builds=3), 8) == [3, 3, 2]
 
 
 def test_rounds_of_several_builds_are_put_together():
@@ -214,6 +227,13 @@ def test_variants_take_turns():
     works = {name: lambda name=name: done.append(name) for name in "abc"}
     interleave(works, rounds=2, steps=1, warm=0)
     assert done == ["a", "b", "c", "b", "c", "a"]
+
+
+def test_what_a_variant_needs_is_on_for_its_turns_only():
+    done = []
+    put = Variant(lambda: done.append("b"), lambda: done.append("on"), lambda: done.append("off"), steps=2)
+    interleave({"a": lambda: done.append("a"), "b": put}, rounds=1, steps=1, warm=1)
+    assert done == ["a", "on", "b", "off", "a", "on", "b", "b", "off"]
 
 
 def table(value):
