@@ -77,6 +77,13 @@ MUTATIONS = (
         "capture/test_recomputation.py::test_gradient_penalty_is_conserved_and_belongs_to_its_path",
     ),
     Mutation(
+        "look through a model that has changed before it is watched again",
+        "capture/targets.py",
+        "return self.holdings is None or not all(",
+        "return False and not all(",
+        "capture/test_module_hooks.py::test_hooks_that_are_put_on_again_fit_the_model_as_it_is_by_then",
+    ),
+    Mutation(
         "keep no graph alive through a gradient that has one",
         "capture/arrivals.py",
         "gradient = gradient.detach().clone()",

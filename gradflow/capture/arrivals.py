@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradflow.capture import kernels
@@ -93,7 +95,14 @@ class Backward:
         self.edges.append(edge)
         self.gradients.append(gradient)
 
-    def receive(self, total: Tensor, names: Iterable[str], *, may_let_go: bool) -> None:
+    def receive(
+        self,
+        total: Tensor,
+        names: Iterable[str],
+        *,
+        may_let_go: bool,
+        room: NDArray[np.float64] | None = None,
+    ) -> None:
         """Compare the arrivals with what the leaf receives, and read both.
 
         Args:
@@ -101,9 +110,10 @@ class Backward:
             names: Contributor of each arrival.
             may_let_go: Whether nobody will ask for more than what is read now; then the arrivals are let go
                 of, if that is all there is to know.
+            room: Where to put what is read, as in :func:`gradflow.capture.kernels.survey`.
         """
         self.stamp, self.names = stamp(total), tuple(names)
-        self.survey = _survey(self.gradients, self.names, total, is_sampled=may_let_go)
+        self.survey = _survey(self.gradients, self.names, total, is_sampled=may_let_go, room=room)
         is_sum = sums_to(self.gradients, total) if self.survey is None else self.survey.is_sum
         if not is_sum:
             self.residual, self.remainder = difference(fold(self.gradients), total)
@@ -162,7 +172,12 @@ class Backward:
 
 
 def _survey(
-    gradients: Sequence[Tensor], names: Sequence[str], total: Tensor, *, is_sampled: bool
+    gradients: Sequence[Tensor],
+    names: Sequence[str],
+    total: Tensor,
+    *,
+    is_sampled: bool,
+    room: NDArray[np.float64] | None,
 ) -> kernels.Survey | None:
     """Read arrivals and their total at once, where they lie on the host."""
     count = len(set(names))
@@ -171,7 +186,8 @@ def _survey(
     if not 0 < count <= _SURVEYED or not kernels.are_readable(tensors):
         return None
     owners = None if count == len(names) else _owners(names)
-    return kernels.survey(gradients, total, owners, sampled_by=spacing(total.numel()) if is_sampled else 0)
+    step = spacing(total.numel()) if is_sampled else 0
+    return kernels.survey(gradients, total, owners, sampled_by=step, room=room)
 
 
 def _owners(names: Sequence[str]) -> list[int]:

@@ -7,17 +7,18 @@ observer weakly, for a parameter may outlive it.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Container, Iterator
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from gradflow.capture.branches import is_plain
-from gradflow.capture.planting import Planter
+from gradflow.capture.planting import Planter, is_in_one_piece
 from gradflow.capture.ranks import Ranks
 
-__all__ = ["AccumulatedHook", "EnterHook", "LeafHook", "LeaveHook"]
+__all__ = ["AccumulatedHook", "LeafHook", "ModuleHooks", "module_hooks"]
 
 
 class Watching(Protocol):
@@ -97,6 +98,59 @@ class LeaveHook(_Hook):
         """Called by torch after the module's forward."""
         if not torch.compiler.is_compiling() and not (self._is_function and is_plain()):
             self._observer.planter.leave(module, output)
+
+
+class CallHook(_Hook):
+    """Tells of a call that is over, of a module in one piece: one hook costs less than two.
+
+    Args:
+        observer: Whom to tell.
+        path: Path of the module.
+    """
+
+    __slots__ = ("_path",)
+
+    def __init__(self, observer: Watching, path: str) -> None:
+        super().__init__(observer)
+        self._path = path
+
+    def __call__(self, module: nn.Module, args: object, kwargs: object, output: object) -> None:
+        """Called by torch after the module's forward, unless an exception ended it."""
+        if not torch.compiler.is_compiling():
+            self._observer.planter.whole(self._path, module, (args, kwargs), output)
+
+
+class ModuleHooks(NamedTuple):
+    """The hooks of one module: before and after its forward, or one that does for both."""
+
+    module: nn.Module
+    before: EnterHook | None
+    after: LeaveHook | CallHook
+
+    def put_on(self) -> Iterator[RemovableHandle]:
+        """Register them, as often as they were taken off."""
+        if self.before is not None:
+            yield self.module.register_forward_pre_hook(self.before, with_kwargs=True)
+        if isinstance(self.after, CallHook):
+            yield self.module.register_forward_hook(self.after, with_kwargs=True)
+        else:
+            yield self.module.register_forward_hook(self.after, always_call=True)
+
+
+def module_hooks(observer: Watching, path: str, module: nn.Module, named: Container[int]) -> ModuleHooks:
+    """Make the hooks of a module.
+
+    Args:
+        observer: Whom they tell.
+        path: Path of the module.
+        module: The module.
+        named: Modules that are branches, by ``id``.
+    """
+    is_function = id(module) not in named and next(module.parameters(), None) is None
+    if observer.ranks is None and not is_function and is_in_one_piece(module):
+        return ModuleHooks(module, None, CallHook(observer, path))
+    before = EnterHook(observer, path, is_function=is_function)
+    return ModuleHooks(module, before, LeaveHook(observer, is_function=is_function))
 
 
 class LeafHook:

@@ -121,7 +121,8 @@ class Survey:
     """What one pass over rows and their total tells.
 
     The numbers lie in one array, and each is taken from it when it is asked for. The compiled code fills it
-    in the order that is given here, and :func:`divide` puts it together in that order.
+    in the order that is given here, and :func:`divide` puts it together in that order. Once nobody asks any
+    more, the array may be given to another survey.
 
     Args:
         numbers: Square of the total, ``[1]``; inner products, ``[O * O]``; square of each row, ``[C]``; a
@@ -131,10 +132,10 @@ class Survey:
         tells: Whether they are the total (1), and whether its square is a number (2).
     """
 
-    __slots__ = ("_numbers", "_rows", "has_sample", "is_finite", "is_sum", "owners")
+    __slots__ = ("_rows", "has_sample", "is_finite", "is_sum", "numbers", "owners")
 
     def __init__(self, numbers: NDArray[np.float64], owners: int, rows: int, tells: int) -> None:
-        self._numbers, self.owners, self._rows = numbers, owners, rows
+        self.numbers, self.owners, self._rows = numbers, owners, rows
         self.has_sample = len(numbers) > 1 + owners * owners + rows
         self.is_sum = tells & 1 == 1
         self.is_finite = tells & 2 == 2
@@ -142,31 +143,42 @@ class Survey:
     @property
     def square(self) -> NDArray[np.float64]:
         """Square of the 2-norm of the total, ``[1]``."""
-        return self._numbers[:1]
+        return self.numbers[:1]
 
     @property
     def gram(self) -> NDArray[np.float64]:
         """Inner products of what each owner's rows sum to, ``[O, O]``; an array of its own."""
-        return self._numbers[1 : 1 + self.owners**2].reshape(self.owners, self.owners).copy()
+        return self.numbers[1 : 1 + self.owners**2].reshape(self.owners, self.owners).copy()
 
     @property
     def squares(self) -> NDArray[np.float64]:
         """Square of the 2-norm of each row, ``[C]``."""
         start = 1 + self.owners**2
-        return self._numbers[start : start + self._rows]
+        return self.numbers[start : start + self._rows]
 
     def lengths(self) -> list[float]:
         """Give the 2-norm of each row."""
         return [math.sqrt(square) for square in self.squares.tolist()]
 
+    def summary(self) -> tuple[float, list[float], list[float]]:
+        """Give at once the 2-norm of the total, the square of each owner's sum, and each row's 2-norm."""
+        end = 1 + self.owners**2
+        told = self.numbers[: end + self._rows].tolist()
+        return math.sqrt(told[0]), told[1 : end : self.owners + 1], [math.sqrt(x) for x in told[end:]]
+
     @property
     def sample(self) -> NDArray[np.float64]:
         """Every so-many-th element of the total; none where none were asked for, or none can be had."""
-        return self._numbers[1 + self.owners**2 + self._rows :]
+        return self.numbers[1 + self.owners**2 + self._rows :]
 
 
 def survey(
-    rows: Sequence[Tensor], total: Tensor, owners: Sequence[int] | None = None, *, sampled_by: int = 0
+    rows: Sequence[Tensor],
+    total: Tensor,
+    owners: Sequence[int] | None = None,
+    *,
+    sampled_by: int = 0,
+    room: NDArray[np.float64] | None = None,
 ) -> Survey:
     """Read readable rows and their total once, for all there is to know of them.
 
@@ -177,12 +189,15 @@ def survey(
             another one's. The rows of an owner are added in the given order, rounded to the dtype.
         sampled_by: Keep every so-many-th element of the total, if it is real and in the order of its shape;
             0 for none.
+        room: An array that nobody needs any more, to be written over if it is of the right size; to get one
+            anew between the user's own large tensors costs time, and breaks up the memory that these leave.
     """
     like, size, addresses = _LIKE[total.dtype], _size(total), [row.data_ptr() for row in rows]
     count, read = len(rows) if owners is None else max(owners) + 1, len(rows)
     is_sampled = sampled_by > 0 and total.is_contiguous() and not total.is_complex()
     samples = -(-size // sampled_by) if is_sampled else 0
-    numbers = np.empty(1 + count * count + read + samples)
+    needed = 1 + count * count + read + samples
+    numbers = np.empty(needed) if room is None or room.size != needed else room
     if size and count == read <= _FEW:  # of no elements there is no address
         where = (*addresses, 0, 0)[:_FEW]
         tells = _code().survey_few(where, total.data_ptr(), size, sampled_by, like, numbers)

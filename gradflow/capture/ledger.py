@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradflow.capture import kernels
@@ -60,6 +62,7 @@ class Account:
         is_refoldable: Whether the sums, added up in their order, are what the leaf received to the last bit.
         survey: All there is to know of the sums and their total; None where it is yet to be worked out.
         grad_stamp: Storage and version of ``.grad`` after the last backward.
+        room: What was read of an earlier step, to be written over; None where a survey has it.
     """
 
     param: Tensor
@@ -78,6 +81,7 @@ class Account:
     is_refoldable: bool = False
     survey: kernels.Survey | None = None
     grad_stamp: tuple[int, int] | None = None
+    room: NDArray[np.float64] | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -132,7 +136,11 @@ class Account:
         is_missing = self._notice_clearing()
         backward.was_clear = self.param.grad is None
         may_let_go = self.lets_go and self.is_empty and backward.was_clear and backward.terms is None
-        backward.receive(total, [label(edge.mark) for edge in backward.edges], may_let_go=may_let_go)
+        names = [label(edge.mark) for edge in backward.edges]
+        room = None
+        if may_let_go:  # then the survey has the room until the step is over
+            room, self.room = self.room, None
+        backward.receive(total, names, may_let_go=may_let_go, room=room)
         return is_missing
 
     def commit(self, task: int) -> list[Edge]:
@@ -199,6 +207,8 @@ class Account:
 
     def clear(self) -> None:
         """Forget the step."""
+        if self.gone is not None and self.survey is not None:
+            self.room = self.survey.numbers
         self.gone, self.survey, self.probe, self.grad_stamp = None, None, None, None
         if not self.uses and not self.sums:  # all was let go of
             return

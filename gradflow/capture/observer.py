@@ -10,6 +10,7 @@ import itertools
 import threading
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gradflow.capture.arrivals import Part
 from gradflow.capture.calls import Mark, Window
-from gradflow.capture.hooks import AccumulatedHook, EnterHook, LeafHook, LeaveHook
+from gradflow.capture.hooks import AccumulatedHook, LeafHook, ModuleHooks, module_hooks
 from gradflow.capture.labels import Labeller
 from gradflow.capture.ledger import Account
 from gradflow.capture.marking import Edge
@@ -73,6 +74,7 @@ class Observer:
         self._needs_sums, self._lets_go = needs_sums, False
         self._windows: list[Window] = []
         self._window_is_over = True
+        self._hooks: list[ModuleHooks] = []
         self._handles: list[RemovableHandle] = []
         self._leaf_handles: dict[int, list[RemovableHandle]] = {}
         self._resting: dict[int, Account] = {}  # accounts of earlier steps: a new one for each costs more
@@ -80,6 +82,7 @@ class Observer:
         self._lock = threading.RLock()
         self._warned: set[str] = set()
         self._task = -1
+        self._has_begun_anew = True
         self.on_backward: Callable[[int], None] = lambda _task: None
         self.on_drop: Callable[[], None] = lambda: None
 
@@ -97,21 +100,21 @@ class Observer:
         """Put hooks on every module and every watched parameter."""
         if self.is_armed:
             return
-        self._look()
-        for path, module in self.targets.modules():
-            is_function = id(module) not in self._named and next(module.parameters(), None) is None
-            before = EnterHook(self, path, is_function=is_function)
-            after = LeaveHook(self, is_function=is_function)
-            self._handles += [
-                module.register_forward_pre_hook(before, with_kwargs=True),
-                module.register_forward_hook(after, always_call=True),
-            ]
+        self._has_begun_anew = False
+        if self._hooks and self.ranks is None and not self.targets.may_have_changed():
+            self._hook_leaves()
+        else:
+            self._look()
+            self._hooks = [module_hooks(self, *each, self._named) for each in self.targets.modules()]
+        self._handles = [handle for hooks in self._hooks for handle in hooks.put_on()]
 
     def disarm(self) -> None:
         """Take every hook off again; what nodes of living graphs still call does nothing any more."""
+        if not self.is_armed:
+            return
         for handle in itertools.chain(self._handles, *self._leaf_handles.values()):
             handle.remove()
-        self._handles, self._leaf_handles, self._resting = [], {}, {}
+        self._handles, self._leaf_handles = [], {}
         self._window_is_over = True
 
     def begin_step(self) -> None:
@@ -120,6 +123,9 @@ class Observer:
         Once a whole step was seen, in which no second backward added to the first, contributions are let go
         of as soon as they are read.
         """
+        if self._has_begun_anew:  # and nothing was watched since
+            return
+        self._has_begun_anew = not self.is_armed
         has_seen_one = self._lets_go or any(not account.is_empty for account in self.accounts.values())
         self._lets_go = has_seen_one and not self._needs_sums and self.ranks is None
         before, self.accounts = self.accounts, {}
@@ -198,15 +204,20 @@ class Observer:
 
     def hook(self, edges: list[Edge], crossings: list[Crossing]) -> Callable[..., None]:
         """Give the hook for a node with these uses, which reads these stems."""
+        return partial(self._arrived, edges, crossings)  # fewer objects than a function with a closure
 
-        def arrived(inputs: tuple[Tensor | None, ...], _outputs: tuple[Tensor | None, ...]) -> None:
-            if not self.is_armed:
-                return
-            if torch.is_grad_enabled() and self.passes.split is None:  # under create_graph
-                self.guarded(self.planter.follow, inputs, edges[0].mark if edges else crossings[0].reader)
-            self.guarded(self._arrive, edges, crossings, inputs)
-
-        return arrived
+    def _arrived(
+        self,
+        edges: list[Edge],
+        crossings: list[Crossing],
+        inputs: tuple[Tensor | None, ...],
+        _outputs: tuple[Tensor | None, ...],
+    ) -> None:
+        if not self.is_armed:
+            return
+        if torch.is_grad_enabled() and self.passes.split is None:  # under create_graph
+            self.guarded(self.planter.follow, inputs, edges[0].mark if edges else crossings[0].reader)
+        self.guarded(self._arrive, edges, crossings, inputs)
 
     def guard(self, stem: Stem) -> Callable[..., None]:
         """Give the pre-hook for a node that branches meet at."""
@@ -350,9 +361,14 @@ class Observer:
     def _look(self) -> None:
         """Take in the parameters as the model has them now."""
         self.targets.look()
+        self._hooks = []
         self._resting = {}  # what they are called, and so whether they are kept, may have changed
         if self.ranks is not None:
             self.ranks.look()
+        self._hook_leaves()
+
+    def _hook_leaves(self) -> None:
+        """Hook the watched parameters that have no hook yet."""
         for key, param in self.targets.params.items():
             if key not in self._leaf_handles and not is_sharded(param):
                 self._leaf_handles[key] = self._hook_leaf(key, param)

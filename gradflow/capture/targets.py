@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import is_
 
 import torch
 from torch import nn
@@ -14,6 +15,8 @@ from gradflow.capture.branches import check_name
 from gradflow.errors import InvalidArgumentError, NoSuchParameterError, NothingToWatchError, did_you_mean
 
 __all__ = ["Targets", "match", "read_branches"]
+
+_WALKS = ("modules", "named_modules", "named_parameters", "parameters", "_named_members")
 
 
 @dataclass(slots=True)
@@ -25,12 +28,15 @@ class Targets:
         patterns: FQN patterns that choose parameters; None for all.
         names: Every name of each watched parameter, by ``id`` of the parameter.
         params: The watched parameters, by ``id``; held so that an id is never used again.
+        holdings: What each module held when the model was last looked through; None where its own methods
+            tell what that is, which may change without a trace.
     """
 
     roots: Mapping[str, nn.Module]
     patterns: tuple[str, ...] | None = None
     names: dict[int, tuple[str, ...]] = field(default_factory=dict)
     params: dict[int, torch.Tensor] = field(default_factory=dict)
+    holdings: list[_Holding] | None = None
 
     @property
     def title(self) -> str:
@@ -61,7 +67,16 @@ class Targets:
         fresh = [found[key] for key in chosen if key not in self.params]
         self.names = {key: tuple(n) for key, n in chosen.items()}
         self.params = {key: found[key] for key in chosen}
+        modules = [module for _, module in self.modules()]
+        self.holdings = None if any(map(_walks_its_own_way, modules)) else [_Holding(m) for m in modules]
         return fresh
+
+    def may_have_changed(self) -> bool:
+        """Tell whether modules, parameters or what is trained may be others than :meth:`look` found.
+
+        Costs a fraction of looking anew, so that it can be asked before every watched step.
+        """
+        return self.holdings is None or not all(holding.is_as_it_was() for holding in self.holdings)
 
     def require(self) -> None:
         """Refuse a model without anything to watch, and patterns that match nothing.
@@ -83,13 +98,45 @@ class Targets:
     def _trainable(self) -> Iterator[tuple[str, torch.Tensor]]:
         for prefix, root in self.roots.items():
             for fqn, param in root.named_parameters(prefix=prefix, remove_duplicate=False):
-                if param.requires_grad and not isinstance(param, UninitializedParameter):
+                if _is_trained(param):
                     yield fqn, param
 
     def _chosen(self, names: Iterable[str]) -> bool:
         if self.patterns is None:
             return True
         return any(fnmatch.fnmatchcase(n, pattern) for n in names for pattern in self.patterns)
+
+
+class _Holding:
+    """The parameters and modules that a module held, and which of the parameters were trained."""
+
+    __slots__ = ("_children", "_module", "_names", "_params", "_trained")
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._names = (*module._parameters, *module._modules)
+        self._params, self._children = list(module._parameters.values()), list(module._modules.values())
+        self._trained = list(map(_is_trained, self._params))
+
+    def is_as_it_was(self) -> bool:
+        """Tell whether they still are the same ones under the same names."""
+        params, children = self._module._parameters, self._module._modules
+        return (
+            (*params, *children) == self._names
+            and len(params) == len(self._params)
+            and all(map(is_, children.values(), self._children))
+            and all(map(is_, params.values(), self._params))
+            and list(map(_is_trained, self._params)) == self._trained
+        )
+
+
+def _is_trained(param: torch.Tensor | None) -> bool:
+    return param is not None and param.requires_grad and not isinstance(param, UninitializedParameter)
+
+
+def _walks_its_own_way(module: nn.Module) -> bool:
+    """Tell whether a module's class has its own idea of what it holds."""
+    return any(getattr(type(module), name) is not getattr(nn.Module, name) for name in _WALKS)
 
 
 def match(pattern: str, known: Sequence[str], *, where: str) -> list[str]:

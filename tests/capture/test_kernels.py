@@ -303,3 +303,28 @@ def test_nothing_is_sampled_that_is_not_asked_for_or_lies_otherwise(owners):
         assert not found.has_sample
         assert found.sample.size == 0
         assert found.is_sum
+
+
+def test_a_survey_is_written_over_what_nobody_needs_if_it_fits():
+    rows = rows_of(2, 100, torch.float32)
+    total = total_of(rows)
+    fresh = kernels.survey(rows, total, sampled_by=3)
+    room = np.full(fresh.numbers.size, np.nan)
+    found = kernels.survey(rows, total, sampled_by=3, room=room)
+    assert found.numbers is room
+    assert found.numbers.tolist() == fresh.numbers.tolist()
+    for other in (np.zeros(room.size - 1), np.zeros(room.size + 1)):
+        found = kernels.survey(rows, total, sampled_by=3, room=other)
+        assert found.numbers is not other
+        assert not other.any()
+        assert found.numbers.tolist() == fresh.numbers.tolist()
+
+
+@pytest.mark.parametrize("owners", [None, (0, 0, 1), (0, 1, 0)])
+def test_a_summary_is_what_is_told_one_by_one(owners):
+    rows = rows_of(3, 50, torch.float64)
+    found = kernels.survey(rows, total_of(rows), owners, sampled_by=3)
+    total_norm, squares, lengths = found.summary()
+    assert total_norm == np.sqrt(found.square[0])
+    assert squares == found.gram.diagonal().tolist()
+    assert lengths == found.lengths()

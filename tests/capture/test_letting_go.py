@@ -276,3 +276,38 @@ def test_a_watched_optimizer_keeps_contributions_to_split_its_step():
             assert not who_was_let_go(flow)
             optimizer.step()
     assert all(p.delta.contributors == NAMES for step in flow.recording for p in step)
+
+
+def test_what_is_read_later_is_written_over_nothing_that_was_recorded():
+    net, told = encoder(), []
+    with gradflow.watch(net, branches=NAMES) as flow:
+        for number in range(4):
+            net.zero_grad()
+            loss_of(net, number).backward()
+            flow.step()
+            told.append([(p.gram.copy(), p.total_norm, p.uses) for p in flow.recording.last])
+    for step, before in zip(flow.recording, told, strict=True):
+        for param, (gram, total_norm, uses) in zip(step, before, strict=True):
+            assert (param.gram == gram).all()
+            assert (param.total_norm, param.uses) == (total_norm, uses)
+    assert len({step["0.weight"].total_norm for step in flow.recording}) == 4
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_autograd_grad_brings_is_not_read_into_the_numbers_of_a_backward(when):
+    def run(keep):
+        torch.manual_seed(0)
+        net = encoder()
+        with gradflow.watch(net, branches=NAMES, keep=keep) as flow:
+            for number in range(3):
+                net.zero_grad()
+                if when == "before":
+                    torch.autograd.grad(loss_of(net, 50 + number), list(net.parameters()))
+                loss_of(net, number).backward()
+                if when == "after":
+                    torch.autograd.grad(loss_of(net, 50 + number), list(net.parameters()))
+                flow.step()
+        return flow.recording
+
+    for here, there in zip(run("gram"), run("tensors"), strict=True):
+        assert_same_record(here, there)
