@@ -9,7 +9,7 @@ import torch
 
 import gradflow
 from benchmarks import __main__ as program
-from benchmarks import dot_program, floors, growth, memory, page, peers, steps, trunk
+from benchmarks import dot_program, faults, floors, growth, memory, page, peers, steps, trunk
 from benchmarks.nets import NETS, Net, adam, chain, encoder_a, sgd
 from benchmarks.page import Row, Table
 from benchmarks.timing import Spread, Times, Variant, interleave, pooled
@@ -53,6 +53,20 @@ def test_steps_are_compared_round_by_round(measure):
     table = measure(nets=[TINY])
     assert [row.what for row in table.rows] == ["a chain of two"]
     assert isinstance(table.rows[0].cpu, Spread)
+
+
+def test_page_faults_are_counted_in_processes_that_have_the_allocator_told(monkeypatch):
+    monkeypatch.setattr(faults, "_PROCESSES", 1)
+    rows = faults.table(0.01, names=("MTL",)).rows
+    assert [row.what.split(", ")[-1] for row in rows] == ["as it comes", "told to keep its memory"]
+    assert all(isinstance(row.cpu, Spread) for row in rows)
+
+
+def test_page_faults_are_those_of_memory_that_is_new():
+    counts = []
+    step = faults._counted(lambda: torch.empty(1 << 28, dtype=torch.uint8).fill_(1), counts)
+    step()
+    assert counts[0] > 50  # of 4 KiB, or of 2 MiB
 
 
 def test_the_trunk_is_split_beside_the_ways_by_hand():
