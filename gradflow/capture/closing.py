@@ -52,19 +52,16 @@ def _known(entry: Entry, lanes: Lanes) -> ParamStep | None:
     if entry.move is not None or gone is None or survey is None or not is_as_received(account):
         return None
     names = gone.contributors()
-    total_norm, squares, lengths = survey.summary()
-    order, matrix = lanes.order(names), lanes.ordered(survey.gram, names)
-    if 0.0 in squares:
-        order, matrix = _shown(order, matrix, lanes)
+    order, matrix = _shown(lanes.order(names), lanes.ordered(survey.gram, names), lanes)
     return ParamStep(
         contributors=order,
         gram=matrix,
-        total_norm=total_norm,
+        total_norm=math.sqrt(survey.square.item()),
         absent=lanes.absent(order),
         fqn=entry.names[0],
         names=entry.names,
         shape=tuple(account.param.shape),
-        uses=tuple(map(_use, gone.edges, gone.names, lengths)),
+        uses=tuple([_use(edge, name, length) for edge, name, length in gone.uses()]),
     )
 
 

@@ -7,18 +7,18 @@ observer weakly, for a parameter may outlive it.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Container, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradflow.capture.branches import is_plain
-from gradflow.capture.planting import Planter, is_in_one_piece
+from gradflow.capture.planting import Planter
 from gradflow.capture.ranks import Ranks
 
-__all__ = ["AccumulatedHook", "LeafHook", "ModuleHooks", "module_hooks"]
+__all__ = ["AccumulatedHook", "LeafHook", "ModuleHooks"]
 
 
 class Watching(Protocol):
@@ -75,9 +75,9 @@ class EnterHook(_Hook):
         super().__init__(observer)
         self._path, self._is_function = path, is_function
 
-    def __call__(self, module: nn.Module, args: object, kwargs: object) -> None:
-        """Called by torch before the module's forward."""
-        if torch.compiler.is_compiling() or (self._is_function and is_plain()):
+    def __call__(self, module: nn.Module, args: object, kwargs: object = None) -> None:
+        """Called by torch before the module's forward; without ``kwargs`` once it was taken off."""
+        if kwargs is None or torch.compiler.is_compiling() or (self._is_function and is_plain()):
             return
         observer = self._observer
         if observer.ranks is not None:
@@ -100,57 +100,29 @@ class LeaveHook(_Hook):
             self._observer.planter.leave(module, output)
 
 
-class CallHook(_Hook):
-    """Tells of a call that is over, of a module in one piece: one hook costs less than two.
-
-    Args:
-        observer: Whom to tell.
-        path: Path of the module.
-    """
-
-    __slots__ = ("_path",)
-
-    def __init__(self, observer: Watching, path: str) -> None:
-        super().__init__(observer)
-        self._path = path
-
-    def __call__(self, module: nn.Module, args: object, kwargs: object, output: object) -> None:
-        """Called by torch after the module's forward, unless an exception ended it."""
-        if not torch.compiler.is_compiling():
-            self._observer.planter.whole(self._path, module, (args, kwargs), output)
-
-
-class ModuleHooks(NamedTuple):
-    """The hooks of one module: before and after its forward, or one that does for both."""
-
-    module: nn.Module
-    before: EnterHook | None
-    after: LeaveHook | CallHook
-
-    def put_on(self) -> Iterator[RemovableHandle]:
-        """Register them, as often as they were taken off."""
-        if self.before is not None:
-            yield self.module.register_forward_pre_hook(self.before, with_kwargs=True)
-        if isinstance(self.after, CallHook):
-            yield self.module.register_forward_hook(self.after, with_kwargs=True)
-        else:
-            yield self.module.register_forward_hook(self.after, always_call=True)
-
-
-def module_hooks(observer: Watching, path: str, module: nn.Module, named: Container[int]) -> ModuleHooks:
-    """Make the hooks of a module.
+class ModuleHooks:
+    """The two hooks of one module, to be put on as often as they were taken off; holds the module weakly.
 
     Args:
         observer: Whom they tell.
         path: Path of the module.
         module: The module.
-        named: Modules that are branches, by ``id``.
+        is_function: As in :class:`EnterHook`.
     """
-    is_function = id(module) not in named and next(module.parameters(), None) is None
-    if observer.ranks is None and not is_function and is_in_one_piece(module):
-        return ModuleHooks(module, None, CallHook(observer, path))
-    before = EnterHook(observer, path, is_function=is_function)
-    return ModuleHooks(module, before, LeaveHook(observer, is_function=is_function))
+
+    __slots__ = ("_after", "_before", "_module")
+
+    def __init__(self, observer: Watching, path: str, module: nn.Module, *, is_function: bool) -> None:
+        self._module = weakref.ref(module)
+        self._before = EnterHook(observer, path, is_function=is_function)
+        self._after = LeaveHook(observer, is_function=is_function)
+
+    def put_on(self) -> Iterator[RemovableHandle]:
+        """Register both, if the module is still there."""
+        module = self._module()
+        if module is not None:
+            yield module.register_forward_pre_hook(self._before, with_kwargs=True)
+            yield module.register_forward_hook(self._after, always_call=True)
 
 
 class LeafHook:

@@ -160,12 +160,6 @@ class Survey:
         """Give the 2-norm of each row."""
         return [math.sqrt(square) for square in self.squares.tolist()]
 
-    def summary(self) -> tuple[float, list[float], list[float]]:
-        """Give at once the 2-norm of the total, the square of each owner's sum, and each row's 2-norm."""
-        end = 1 + self.owners**2
-        told = self.numbers[: end + self._rows].tolist()
-        return math.sqrt(told[0]), told[1 : end : self.owners + 1], [math.sqrt(x) for x in told[end:]]
-
     @property
     def sample(self) -> NDArray[np.float64]:
         """Every so-many-th element of the total; none where none were asked for, or none can be had."""

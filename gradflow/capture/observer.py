@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gradflow.capture.arrivals import Part
 from gradflow.capture.calls import Mark, Window
-from gradflow.capture.hooks import AccumulatedHook, LeafHook, ModuleHooks, module_hooks
+from gradflow.capture.hooks import AccumulatedHook, LeafHook, ModuleHooks
 from gradflow.capture.labels import Labeller
 from gradflow.capture.ledger import Account
 from gradflow.capture.marking import Edge
@@ -82,7 +82,7 @@ class Observer:
         self._lock = threading.RLock()
         self._warned: set[str] = set()
         self._task = -1
-        self._has_begun_anew = True
+        self._has_notes = False  # whether there may be anything to forget when the next step begins
         self.on_backward: Callable[[int], None] = lambda _task: None
         self.on_drop: Callable[[], None] = lambda: None
 
@@ -100,13 +100,14 @@ class Observer:
         """Put hooks on every module and every watched parameter."""
         if self.is_armed:
             return
-        self._has_begun_anew = False
+        self._has_notes = True
         if self._hooks and self.ranks is None and not self.targets.may_have_changed():
             self._hook_leaves()
         else:
             self._look()
-            self._hooks = [module_hooks(self, *each, self._named) for each in self.targets.modules()]
-        self._handles = [handle for hooks in self._hooks for handle in hooks.put_on()]
+            self._hooks = [self._hooks_of(path, module) for path, module in self.targets.modules()]
+        for hooks in self._hooks:
+            self._handles.extend(hooks.put_on())
 
     def disarm(self) -> None:
         """Take every hook off again; what nodes of living graphs still call does nothing any more."""
@@ -115,7 +116,15 @@ class Observer:
         for handle in itertools.chain(self._handles, *self._leaf_handles.values()):
             handle.remove()
         self._handles, self._leaf_handles = [], {}
+        self.planter.forget_calls()
         self._window_is_over = True
+
+    def close(self) -> None:
+        """Take every hook off for good, and let go of what was kept for the next step."""
+        self.disarm()
+        self.begin_step()
+        self._hooks, self._resting = [], {}
+        self.targets.forget()
 
     def begin_step(self) -> None:
         """Forget the step before; what is under way in a backward stays.
@@ -123,9 +132,9 @@ class Observer:
         Once a whole step was seen, in which no second backward added to the first, contributions are let go
         of as soon as they are read.
         """
-        if self._has_begun_anew:  # and nothing was watched since
+        if not self._has_notes:
             return
-        self._has_begun_anew = not self.is_armed
+        self._has_notes = self.is_armed
         has_seen_one = self._lets_go or any(not account.is_empty for account in self.accounts.values())
         self._lets_go = has_seen_one and not self._needs_sums and self.ranks is None
         before, self.accounts = self.accounts, {}
@@ -238,7 +247,7 @@ class Observer:
 
     def fail(self, error: Exception) -> None:
         """Take note of a failure of ours: the training goes on, the step is incomplete."""
-        self.is_complete = False
+        self.is_complete, self._has_notes = False, True
         text = f"gradflow failed inside a hook: {type(error).__name__}: {error}"
         self.reports.append(Finding("warning", "incomplete", text, "Please report it; training is unharmed."))
         self.warn_once(f"{text}. Training goes on; this step is incomplete.", about="failure")
@@ -359,13 +368,17 @@ class Observer:
         return task
 
     def _look(self) -> None:
-        """Take in the parameters as the model has them now."""
+        """Take in the parameters as the model has them now; hooks made before may not fit any more."""
         self.targets.look()
         self._hooks = []
         self._resting = {}  # what they are called, and so whether they are kept, may have changed
         if self.ranks is not None:
             self.ranks.look()
         self._hook_leaves()
+
+    def _hooks_of(self, path: str, module: nn.Module) -> ModuleHooks:
+        is_function = id(module) not in self._named and next(module.parameters(), None) is None
+        return ModuleHooks(self, path, module, is_function=is_function)
 
     def _hook_leaves(self) -> None:
         """Hook the watched parameters that have no hook yet."""

@@ -30,10 +30,9 @@ from gradflow.capture.walk import (
     upstream,
 )
 
-__all__ = ["Planter", "is_in_one_piece", "planters_behind"]
+__all__ = ["Planter", "planters_behind"]
 
 _TORCHS = frozenset(f"torch.nn.modules.{name}" for name in ("conv", "linear", "rnn", "sparse"))
-_NORMS = frozenset(f"torch.nn.modules.{name}" for name in ("batchnorm", "instancenorm", "normalization"))
 
 
 class _Frame:
@@ -91,25 +90,14 @@ class Planter:
         try:
             if output is None and sys.exc_info()[0] is not None:
                 frame.call.window.cancel(frame.call)
-            self._plant(frame.call, frame.inputs, output)
+            roots = [node for t in tensors_of(output) if (node := t.grad_fn) is not None]
+            self.marker.mark_fresh(roots, frame.call.window, frame.call, frame.inputs)
         except Exception as error:
             self._sink.fail(error)
 
-    def whole(self, path: str, module: nn.Module, data: object, output: object) -> None:
-        """Take note of a call that is over, of a module in one piece; runs as its only hook."""
-        try:
-            if torch.is_grad_enabled():
-                call, inputs = self._begin(path, module, data)
-                self._plant(call, inputs, output)
-            else:
-                self._begin_silent(path, module, data)
-        except Exception as error:
-            self._sink.fail(error)
-
-    def _plant(self, call: Call, inputs: list[Node], output: object) -> None:
-        """Plant hooks on what a call built between its inputs and its output."""
-        roots = [node for t in tensors_of(output) if (node := t.grad_fn) is not None]
-        self.marker.mark_fresh(roots, call.window, call, inputs)
+    def forget_calls(self) -> None:
+        """Forget the calls under way, for nobody will tell of their end: the hooks are off."""
+        self._local = threading.local()
 
     def claim(self, tensor: Tensor, name: str) -> None:
         """Give the unmarked stretch behind ``tensor`` to a branch."""
@@ -257,15 +245,6 @@ class Planter:
 
         for node in inputs:
             self.marker.spread(node, visit)
-
-
-def is_in_one_piece(module: nn.Module) -> bool:
-    """Tell whether a module's forward calls no other module, runs no code of a user, and alters no input.
-
-    Then a call of it looks after its end as it did at its beginning.
-    """
-    kind = type(module).__module__
-    return (kind in _TORCHS or kind in _NORMS) and not module._modules and "forward" not in module.__dict__
 
 
 def _is_open_to(call: Call, mark: Mark) -> bool:

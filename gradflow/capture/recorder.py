@@ -180,8 +180,7 @@ class Recorder:
             return
         self._session.settle()
         self._is_closed = True
-        self._observer.disarm()
-        self._observer.begin_step()
+        self._observer.close()
         for handle in self._handles:
             handle.remove()
         self._handles = []

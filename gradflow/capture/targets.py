@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import is_
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,7 +17,10 @@ from gradflow.errors import InvalidArgumentError, NoSuchParameterError, NothingT
 
 __all__ = ["Targets", "match", "read_branches"]
 
-_WALKS = ("modules", "named_modules", "named_parameters", "parameters", "_named_members")
+Held = TypeVar("Held", nn.Module, torch.Tensor)
+
+_WALKS = frozenset({"modules", "named_modules", "named_parameters", "parameters", "_named_members"})
+"""The methods by which a model is looked through."""
 
 
 @dataclass(slots=True)
@@ -78,6 +82,10 @@ class Targets:
         """
         return self.holdings is None or not all(holding.is_as_it_was() for holding in self.holdings)
 
+    def forget(self) -> None:
+        """Drop what modules held: the model will not be looked through again."""
+        self.holdings = None
+
     def require(self) -> None:
         """Refuse a model without anything to watch, and patterns that match nothing.
 
@@ -108,26 +116,37 @@ class Targets:
 
 
 class _Holding:
-    """The parameters and modules that a module held, and which of the parameters were trained."""
+    """The modules and parameters that a module held, and which of these were trained; holds none of them."""
 
-    __slots__ = ("_children", "_module", "_names", "_params", "_trained")
+    __slots__ = ("_children", "_kind", "_module", "_params", "_trained")
 
     def __init__(self, module: nn.Module) -> None:
-        self._module = module
-        self._names = (*module._parameters, *module._modules)
-        self._params, self._children = list(module._parameters.values()), list(module._modules.values())
-        self._trained = list(map(_is_trained, self._params))
+        self._module, self._kind = weakref.ref(module), type(module)
+        self._params, self._children = _refs(module._parameters), _refs(module._modules)
+        self._trained = list(map(_is_trained, module._parameters.values()))
 
     def is_as_it_was(self) -> bool:
         """Tell whether they still are the same ones under the same names."""
-        params, children = self._module._parameters, self._module._modules
+        module = self._module()
         return (
-            (*params, *children) == self._names
-            and len(params) == len(self._params)
-            and all(map(is_, children.values(), self._children))
-            and all(map(is_, params.values(), self._params))
-            and list(map(_is_trained, self._params)) == self._trained
+            module is not None
+            and type(module) is self._kind
+            and _WALKS.isdisjoint(module.__dict__)
+            and _are_the_same(module._modules, self._children)
+            and _are_the_same(module._parameters, self._params)
+            and list(map(_is_trained, module._parameters.values())) == self._trained
         )
+
+
+def _refs(held: Mapping[str, Held | None]) -> list[tuple[str, weakref.ref[Held]]]:
+    return [(name, weakref.ref(value)) for name, value in held.items() if value is not None]
+
+
+def _are_the_same(held: Mapping[str, Held | None], refs: list[tuple[str, weakref.ref[Held]]]) -> bool:
+    now = [(name, value) for name, value in held.items() if value is not None]
+    return len(now) == len(refs) and all(
+        name == before and value is ref() for (name, value), (before, ref) in zip(now, refs, strict=True)
+    )
 
 
 def _is_trained(param: torch.Tensor | None) -> bool:
@@ -135,8 +154,13 @@ def _is_trained(param: torch.Tensor | None) -> bool:
 
 
 def _walks_its_own_way(module: nn.Module) -> bool:
-    """Tell whether a module's class has its own idea of what it holds."""
-    return any(getattr(type(module), name) is not getattr(nn.Module, name) for name in _WALKS)
+    """Tell whether a module has its own idea of what it holds, as wrappers and traced modules have."""
+    return (
+        not isinstance(module._parameters, dict)
+        or not isinstance(module._modules, dict)
+        or any(getattr(type(module), name) is not getattr(nn.Module, name) for name in _WALKS)
+        or not _WALKS.isdisjoint(module.__dict__)
+    )
 
 
 def match(pattern: str, known: Sequence[str], *, where: str) -> list[str]:

@@ -318,13 +318,3 @@ def test_a_survey_is_written_over_what_nobody_needs_if_it_fits():
         assert found.numbers is not other
         assert not other.any()
         assert found.numbers.tolist() == fresh.numbers.tolist()
-
-
-@pytest.mark.parametrize("owners", [None, (0, 0, 1), (0, 1, 0)])
-def test_a_summary_is_what_is_told_one_by_one(owners):
-    rows = rows_of(3, 50, torch.float64)
-    found = kernels.survey(rows, total_of(rows), owners, sampled_by=3)
-    total_norm, squares, lengths = found.summary()
-    assert total_norm == np.sqrt(found.square[0])
-    assert squares == found.gram.diagonal().tolist()
-    assert lengths == found.lengths()

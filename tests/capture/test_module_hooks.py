@@ -1,100 +1,25 @@
-"""The hooks on modules: one tells what two tell, and those put on again fit the model as it is by then."""
+"""The hooks on modules: those put on again fit the model as it is by then, and nothing is kept for them."""
 
-from functools import partial
-from itertools import islice
+import gc
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
 import gradflow
-from gradflow import zoo
-from gradflow.capture import hooks
-from tests import laws
 from tests.capture.test_branches import NAMES, encoder, triple, triplet
-from tests.capture.test_letting_go import assert_same_record
-
-
-class Block(nn.Module):
-    """Layers of torch's own, called in the ways that users call them."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear, self.norm = nn.Linear(4, 4), nn.LayerNorm(4)
-        self.cell = nn.LSTMCell(4, 4)
-
-    def forward(self, x):
-        self.refuses(x)
-        with torch.no_grad():
-            self.norm(x)
-        h, c = self.cell(self.norm(input=self.linear(x)))
-        return self.cell(x, (h, c))[0]
-
-    def refuses(self, x):
-        try:
-            self.linear(x[:, :3])
-        except RuntimeError:
-            return
-        raise AssertionError("a layer took what does not fit")
 
 
 def loss_of(net, seed=1):
     return triplet(*map(net, triple(seed)))
 
 
-def block_loss(net):
-    return triplet(*(net(x[:, :4]) for x in triple(1)))
-
-
-def recorded(build, loss, **options):
-    torch.manual_seed(0)
-    net = build()
-    with gradflow.watch(net, **options) as flow:
-        for _ in range(2):
-            net.zero_grad()
-            loss(net).backward()
-            flow.step()
-    return flow.recording
-
-
-@pytest.mark.parametrize(
-    ("build", "loss"), [(encoder, loss_of), (Block, block_loss)], ids=["encoder", "layers in every way"]
-)
-def test_a_layer_with_one_hook_is_recorded_as_with_two(monkeypatch, build, loss):
-    lean = recorded(build, loss, branches=NAMES)
-    assert any(not hooks.is_in_one_piece(m) for m in build().modules())
-    assert any(hooks.is_in_one_piece(m) for m in build().modules())
-    monkeypatch.setattr(hooks, "is_in_one_piece", lambda _module: False)
-    for here, there in zip(lean, recorded(build, loss, branches=NAMES), strict=True):
-        assert here.params
-        assert_same_record(here, there)
-
-
-@pytest.mark.parametrize("name", zoo.names())
-def test_every_scene_is_recorded_as_with_two_hooks_on_each_module(monkeypatch, name):
-    scene, recordings = zoo.scene(name), []
-    for is_lean in (True, False):
-        if not is_lean:
-            monkeypatch.setattr(hooks, "is_in_one_piece", lambda _module: False)
-        torch.manual_seed(0)
-        model = scene.build()
-        with gradflow.watch(model, branches=scene.watch_branches(model), stems=scene.stems) as flow:
-            for batch in islice(scene.batches(seed=0, size=4), 2):
-                laws.as_model(model).zero_grad()
-                scene.loss(model, batch)[0].backward()
-                flow.step()
-        recordings.append(flow.recording)
-    for here, there in zip(*recordings, strict=True):
-        assert_same_record(here, there)
-
-
-def test_a_layer_whose_forward_was_replaced_has_both_hooks():
-    layer = nn.Linear(4, 4)
-    assert hooks.is_in_one_piece(layer)
-    layer.forward = partial(nn.Linear.forward, layer)
-    assert not hooks.is_in_one_piece(layer)
-    assert not hooks.is_in_one_piece(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)))
-    assert not hooks.is_in_one_piece(nn.MultiheadAttention(4, 1))
+def train(net, flow, steps):
+    for number in range(steps):
+        net.zero_grad()
+        loss_of(net, number).backward()
+        flow.step()
 
 
 class Own(nn.Sequential):
@@ -106,6 +31,13 @@ class Own(nn.Sequential):
         for name, param in super().named_parameters(*args, **kwargs):
             if not (self.is_quiet and name.startswith("0.")):
                 yield name, param
+
+
+class Quiet(nn.Sequential):
+    """Another class that a model may become."""
+
+    def named_parameters(self, *args, **kwargs):
+        return [pair for pair in super().named_parameters(*args, **kwargs) if pair[0].startswith("2.")]
 
 
 def replaces(net):
@@ -137,17 +69,27 @@ def renames(net):
     net._modules = {f"layer{name}": layer for name, layer in net._modules.items()}
 
 
+def becomes_another(net):
+    net.__class__ = Quiet
+
+
 def tells_otherwise(net):
     net.is_quiet = True
 
 
-CHANGES = (replaces, swaps, unfreezes, freezes, adds, parametrizes, renames, tells_otherwise)
+def tells_otherwise_by_itself(net):
+    tell = net.named_parameters
+    net.named_parameters = lambda **how: [pair for pair in tell(**how) if not pair[0].startswith("0.")]
 
 
-@pytest.mark.parametrize("change", CHANGES)
+CHANGES = (replaces, swaps, unfreezes, freezes, adds, parametrizes, renames)
+STORIES = (tells_otherwise, tells_otherwise_by_itself, becomes_another)
+
+
+@pytest.mark.parametrize("change", CHANGES + STORIES)
 def test_hooks_that_are_put_on_again_fit_the_model_as_it_is_by_then(change):
     torch.manual_seed(0)
-    net = Own(*encoder())
+    net = Own(*encoder()) if change is tells_otherwise else encoder()
     net[0].weight.requires_grad_(change is not unfreezes)
     with gradflow.watch(net, branches=NAMES, every=2, keep="tensors") as flow:
         for number in range(3):
@@ -174,9 +116,63 @@ def test_hooks_of_an_unchanged_model_are_put_on_again_without_looking_through_it
     monkeypatch.setattr(gradflow.capture.targets.Targets, "look", lambda s: looks.append(s) or look(s))
     with gradflow.watch(net, branches=NAMES, every=2) as flow:
         before = len(looks)
-        for _ in range(5):
-            net.zero_grad()
-            loss_of(net).backward()
-            flow.step()
+        train(net, flow, steps=5)
         assert len(flow.recording) == 3
         assert len(looks) == before
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_module_that_is_taken_out_is_not_kept(every):
+    net = encoder()
+    net.teacher = nn.Linear(6, 8).requires_grad_(False)
+    with gradflow.watch(net, branches=NAMES, every=every):
+        seen = weakref.ref(net.teacher)
+        net.teacher = None
+        gc.collect()
+        assert seen() is None
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_nothing_is_kept_for_a_next_step_after_close(every):
+    net = encoder()
+    with gradflow.watch(net, branches=NAMES, every=every) as flow:
+        train(net, flow, steps=3)
+    kept = flow._observer
+    assert not any((kept._hooks, kept._resting, kept.accounts, kept.targets.holdings))
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
+def test_traced_model_is_watched():
+    layer = nn.Linear(6, 4)
+    traced = torch.jit.trace(layer, torch.ones(5, 6))
+    with gradflow.watch(traced, branches=NAMES, every=2, keep="tensors") as flow:
+        for number in range(3):
+            traced.zero_grad()
+            triplet(*map(traced, triple(number))).backward()
+            flow.step()
+    assert len(flow.recording) == 2
+    for param in flow.recording.last:
+        assert param.contributors == NAMES
+        assert (param.total == dict(traced.named_parameters())[param.fqn].grad.numpy()).all()
+
+
+@pytest.mark.parametrize("place", ["register_forward_pre_hook", "register_forward_hook"])
+@pytest.mark.parametrize("act", ["pause", "close", "step"])
+def test_hooks_may_be_taken_off_by_a_hook_of_the_user(place, act):
+    net, flows = encoder(), []
+    getattr(net[0], place)(lambda *_: getattr(flows.pop(), act)() if flows else None)
+    flow = gradflow.watch(net, branches=NAMES, every=2)
+    flows.append(flow)
+    net.zero_grad()
+    loss_of(net).backward()
+    if act == "close":
+        return
+    flow.resume()
+    flow.step()
+    if act == "pause":
+        train(net, flow, steps=1)  # not watched: the second of two
+    train(net, flow, steps=1)
+    (param, *_) = flow.recording.last
+    assert param.contributors == NAMES
+    assert [use.call for use in param.uses] == ["0#2", "0#1", "0#0"]
+    flow.close()
