@@ -67,7 +67,7 @@ class Net:
         build: Makes a job, given what makes the optimizer; the same weights and data every time.
         target: The most that a watched step may cost, as a multiple of a plain one.
         rounds: How many rounds a fair median needs, of all builds together.
-        steps: Steps in a round; ten are a multiple of it.
+        steps: Steps in a round.
         warm: Steps before anything is timed.
         builds: How often it is built anew: where its tensors come to lie in memory changes what a step costs.
     """
@@ -272,7 +272,7 @@ NETS: dict[str, Net] = {
         ),
         Net("A32", "net A, batch 32", triplet(encoder_a, 32), 1.06, 32, 5, builds=4),
         Net("B4", "net B (ResNet-50 triplet, 161 parameters), batch 4", triplet(ResNet50, 4), 1.20, 20, 2),
-        Net("B32", "net B, batch 32", triplet(ResNet50, 32), 1.03, 40, 1, warm=1),
+        Net("B32", "net B, batch 32", triplet(ResNet50, 32), 1.03, 10, 1, warm=1),
         Net(
             "MLP",
             "MLP of 20 layers of 256, two calls, batch 32",
@@ -284,8 +284,8 @@ NETS: dict[str, Net] = {
         ),
         Net("LSTM", "LSTMCell × 50 as one path, batch 32", lstm(50, as_paths=False), 1.25, 24, builds=3),
         Net("LSTM50", "LSTMCell × 50 as 50 paths, batch 32", lstm(50, as_paths=True), 1.25, 24, builds=3),
-        Net("GPT", "tied GPT, 10 M parameters, 4 × 128 tokens", _gpt, 1.05, 60, 1, builds=3),
-        Net("ViT", "ViT of 20 M parameters, two views, batch 16", _vit, 1.05, 40, 1),
+        Net("GPT", "tied GPT, 10 M parameters, 4 × 128 tokens", _gpt, 1.05, 30, 1, builds=3),
+        Net("ViT", "ViT of 20 M parameters, two views, batch 16", _vit, 1.05, 16, 1),
         Net("MTL", "MLP trunk under three heads, batch 64, not split", trunk, 1.25, 120, builds=12),
     )
 }
