@@ -4,10 +4,14 @@ A :class:`Call` is one grad-enabled call of a module. A :class:`Mark` is put on 
 autograd graph (in ``node.metadata``, which lives and dies with the node) and tells which call made
 it. A :class:`Window` collects the calls since the last accumulating backward; which branch each of
 them belongs to is worked out in :mod:`gradflow.capture.labels`.
+
+Who holds whom makes no circle: a mark holds its window, a window its calls, a call what it derives from. So
+all of it goes with the graph, at once, and no garbage collector has to look for it.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gradflow.capture.stems import Stem
 
-__all__ = ["Call", "Mark", "Window", "origins_in"]
+__all__ = ["Call", "Mark", "Origin", "Window", "joined", "origins_in"]
 
 
 class Call:
@@ -27,11 +31,11 @@ class Call:
         path: Module path, ``""`` for the watched module itself.
         index: Which call of that module in its window, from 0.
         module: ``id`` of the module, so that a shared module counts once.
-        window: The window it belongs to.
+        window: The window it belongs to, held weakly: who holds a call holds its window as well.
         parent: The call it was made in.
         context: The ``branch()`` that was open at its start (compared by identity only).
         branch: The branch that the context or a named module decides; None leaves it to the paths.
-        origins: Marks of the nodes that its inputs derive from, as far as they are of its window.
+        origins: Nodes that its inputs derive from, as far as they are of its window.
         makes_weights: Whether it, or a call around it, has no tensor among its arguments: a parametrization.
         recomputes: For a forward run again inside a backward, as checkpointing does: a mark of its first run.
         is_recomputed: Whether it ran inside a backward at all.
@@ -40,7 +44,7 @@ class Call:
     """
 
     context: object = None
-    origins: frozenset[Mark] = frozenset()
+    origins: frozenset[Origin] = frozenset()
     makes_weights: bool = False
     recomputes: Mark | None = None
     is_recomputed: bool = False
@@ -57,8 +61,15 @@ class Call:
         *,
         branch: str | None = None,
     ) -> None:
-        self.path, self.index, self.module, self.window = path, index, module, window
+        self.path, self.index, self.module, self._window = path, index, module, weakref.ref(window)
         self.parent, self.branch = parent, branch
+
+    @property
+    def window(self) -> Window:
+        """The window it belongs to."""
+        window = self._window()
+        assert window is not None, "who holds a call holds its window"
+        return window
 
     def chain(self) -> Iterator[Call]:
         """Give this call and the calls around it, innermost first."""
@@ -82,6 +93,18 @@ class Call:
         return f"{self.path}#{self.index}"
 
 
+class Origin:
+    """What is left of a mark in what derives from its node: in which call that was made, and its own origins.
+
+    Unlike a mark it holds no window, nor those who read the node.
+    """
+
+    __slots__ = ("call", "origins")
+
+    def __init__(self, call: Call | None, origins: frozenset[Origin]) -> None:
+        self.call, self.origins = call, origins
+
+
 class Mark:
     """What is known of one node of the graph.
 
@@ -91,7 +114,7 @@ class Mark:
         window: The window it was made in.
         call: The innermost call it was made in; None for a stretch of forward outside any call.
         branch: The branch it belongs to by context.
-        origins: Marks of other stretches that it derives from, should its own call not place it.
+        origins: Nodes of other stretches that it derives from, should its own call not place it.
         readers: Calls that took it as an input; they decide where nothing else does.
         reach: Calls of other stretches that read it around their inputs, as a cached weight is read.
         is_stem_candidate: A view or cast of a parameter, or made by a call that makes weights.
@@ -112,21 +135,31 @@ class Mark:
     is_fenced = False
     is_noted = False
     stem: Stem | None = None
+    _origin: frozenset[Origin] | None = None
+    _visitors: tuple[Window, ...] = ()
 
     def __init__(
         self,
         window: Window,
         call: Call | None = None,
         branch: str | None = None,
-        origins: frozenset[Mark] = frozenset(),
+        origins: frozenset[Origin] = frozenset(),
     ) -> None:
         self.window, self.call, self.branch, self.origins = window, call, branch, origins
+
+    @property
+    def as_origin(self) -> frozenset[Origin]:
+        """The node as the one origin of what derives from it; asked for once its own origins are known."""
+        if self._origin is None:
+            self._origin = frozenset((Origin(self.call, self.origins),))
+        return self._origin
 
     def add_reader(self, call: Call) -> bool:
         """Add a call that took the node as an input; tell whether it was news."""
         if not _is_news(call, self.readers):
             return False
         self.readers = _with(call, self.readers)
+        self._hold(call.window)
         return True
 
     def add_reach(self, call: Call) -> bool:
@@ -134,10 +167,16 @@ class Mark:
         if not _is_news(call, self.reach):
             return False
         self.reach = _with(call, self.reach)
+        self._hold(call.window)
         return True
 
+    def _hold(self, window: Window) -> None:
+        """Hold the window of a call that is held here, for it may be a later one."""
+        if window is not self.window and window not in self._visitors:
+            self._visitors = (*self._visitors, window)
 
-def origins_in(window: Window, call: Call | None, below: Mark) -> frozenset[Mark]:
+
+def origins_in(window: Window, call: Call | None, below: Mark) -> frozenset[Origin]:
     """Give what a node derives from that was made in a call and reads ``below``: its origins, or itself.
 
     A node of the same stretch, or of one around the call, is looked through. What was made in an earlier
@@ -146,7 +185,14 @@ def origins_in(window: Window, call: Call | None, below: Mark) -> frozenset[Mark
     if below.window is not window:
         return frozenset()
     is_same_stretch = below.call is None or (call is not None and call.is_inside(below.call))
-    return below.origins if is_same_stretch else frozenset((below,))
+    return below.origins if is_same_stretch else below.as_origin
+
+
+def joined(some: frozenset[Origin], more: frozenset[Origin]) -> frozenset[Origin]:
+    """Put origins together; mostly one of the two is empty, or both are the same, and no set is made."""
+    if not some or some is more:
+        return more
+    return some | more if more else some
 
 
 def _is_news(call: Call, known: Set[Call]) -> bool:
@@ -163,7 +209,7 @@ def _with(call: Call, known: Set[Call]) -> Set[Call]:
     return known
 
 
-@dataclass(eq=False, slots=True, repr=False)
+@dataclass(eq=False, slots=True, weakref_slot=True, repr=False)
 class Window:
     """The grad-enabled calls since the last accumulating backward, in the order they began.
 

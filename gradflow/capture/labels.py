@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gradflow.capture.calls import Call, Mark, Window
+from gradflow.capture.calls import Call, Mark, Origin, Window
 
 __all__ = ["Labeller", "Labels"]
 
@@ -152,7 +152,7 @@ def _paths(window: Window, *, joins_itself: bool) -> dict[Call, PathKey]:
         elif call.is_function:
             continue
         elif call.module in repeated:
-            keys = {key for mark in call.origins for key in _keys(mark, paths) if key[1] >= 0}
+            keys = {key for origin in call.origins for key in _keys(origin, paths) if key[1] >= 0}
             if not joins_itself:
                 keys = {key for key in keys if key[0] != call.module}
             paths[call] = keys.pop() if len(keys) == 1 else _new_path(call.module, roots)
@@ -168,15 +168,15 @@ def _new_path(module: int, roots: dict[int, int]) -> PathKey:
 
 
 def _path_of_single(call: Call, paths: dict[Call, PathKey], home: str) -> PathKey:
-    keys = {key for mark in call.origins for key in _keys(mark, paths)}
+    keys = {key for origin in call.origins for key in _keys(origin, paths)}
     return keys.pop() if len(keys) == 1 else (call.path or home, -1)
 
 
-def _keys(mark: Mark, paths: dict[Call, PathKey]) -> set[PathKey]:
+def _keys(node: Mark | Origin, paths: dict[Call, PathKey]) -> set[PathKey]:
     """Paths that a node stands on: its call's, else those it derives from."""
-    if mark.call is not None and mark.call in paths:
-        return {paths[mark.call]}
-    return {key for origin in mark.origins for key in _keys(origin, paths)}
+    if node.call is not None and node.call in paths:
+        return {paths[node.call]}
+    return {key for origin in node.origins for key in _keys(origin, paths)}
 
 
 def _name_paths(window: Window, paths: dict[Call, PathKey]) -> tuple[dict[PathKey, str], str]:

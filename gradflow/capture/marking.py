@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from gradflow.capture import branches
-from gradflow.capture.calls import Call, Mark, Window, origins_in
+from gradflow.capture.calls import Call, Mark, Window, joined, origins_in
 from gradflow.capture.stems import Crossing, Stem
 from gradflow.capture.walk import (
     LONG,
@@ -141,7 +141,7 @@ class Marker:
             below = mark_of(child, self.key)
             if below is not None:
                 if is_derived:
-                    _derive(mark, below)
+                    mark.origins = joined(mark.origins, origins_in(mark.window, call, below))
                 if self._reads(child, below, mark, inputs):
                     crossings.append(Crossing(mark, slot, below, output))
         if edges or crossings:
@@ -325,15 +325,6 @@ class Marker:
             return
         if mark.branch is None or mark.branch != call.branch:
             self.spread(child, lambda m: m.add_reach(call))
-
-
-def _derive(mark: Mark, below: Mark) -> None:
-    """Let a mark derive from what one of its inputs derives from, or from that input itself."""
-    origins = origins_in(mark.window, mark.call, below)
-    if not mark.origins:
-        mark.origins = origins
-    elif mark.origins is not origins:
-        mark.origins |= origins
 
 
 def _is_read_by_several(mark: Mark) -> bool:

@@ -86,6 +86,7 @@ class Passes:
             self._send(node, stem, sent, task)
         if stem.terms:
             self._send(node, stem, stem.through_terms(arriving), task, are_terms=True)
+        stem.forget_region()
 
     def contributor(self, mark: Mark) -> str:
         """Give whose a node is that the running backward came to."""

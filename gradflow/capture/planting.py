@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from gradflow.capture import branches
-from gradflow.capture.calls import Call, Mark, origins_in
+from gradflow.capture.calls import Call, Mark, Window, joined, origins_in
 from gradflow.capture.marking import Marker, Sink
 from gradflow.capture.stems import Rows
 from gradflow.capture.walk import (
@@ -36,12 +36,15 @@ _TORCHS = frozenset(f"torch.nn.modules.{name}" for name in ("conv", "linear", "r
 
 
 class _Frame:
-    """A running call of a module, kept while it runs."""
+    """A running call of a module, kept while it runs, with its window."""
 
-    __slots__ = ("call", "inputs", "module")
+    __slots__ = ("call", "inputs", "module", "window")
 
-    def __init__(self, module: int, call: Call | None, inputs: list[Node]) -> None:
-        self.module, self.call, self.inputs = module, call, inputs
+    def __init__(self, module: int) -> None:
+        self.module = module
+        self.call: Call | None = None
+        self.window: Window | None = None
+        self.inputs: list[Node] = []
 
 
 class Planter:
@@ -64,10 +67,11 @@ class Planter:
     def enter(self, path: str, module: nn.Module, data: object, *, is_function: bool) -> None:
         """Take note that a module call begins; runs as its forward pre-hook."""
         frames = self._frames()
-        frame = _Frame(id(module), None, [])
+        frame = _Frame(id(module))
         try:
             if torch.is_grad_enabled():
                 frame.call, frame.inputs = self._begin(path, module, data)
+                frame.window = frame.call.window
                 frame.call.is_function = is_function
             else:
                 self._begin_silent(path, module, data)
@@ -167,7 +171,7 @@ class Planter:
             for node in inputs:
                 mark = mark_of(node, self.key)
                 if mark is not None:
-                    call.origins |= origins_in(call.window, call, mark)
+                    call.origins = joined(call.origins, origins_in(call.window, call, mark))
             self._read(inputs, call)
         return call, inputs
 

@@ -9,6 +9,7 @@ user's backward computes is not touched.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -45,7 +46,7 @@ class Stem:
     Every node of a trunk is one, and making it must cost little: what is seldom set is the class's default.
 
     Attributes:
-        mark: Its mark.
+        mark: Its mark, which holds it, and is held weakly.
         is_split: Whether it is to be split.
         leaves: The watched parameters behind it, once they were looked for: when something is to be split.
         region: Marks of the stretch that is split with it; None for everything behind it.
@@ -70,9 +71,16 @@ class Stem:
     size: int = 0
 
     def __init__(self, mark: Mark) -> None:
-        self.mark = mark
+        self._mark = weakref.ref(mark)
         self._task = -1
         self._sent: list[Sent] = []
+
+    @property
+    def mark(self) -> Mark:
+        """The mark of its node, which has it as long as it lives."""
+        mark = self._mark()
+        assert mark is not None, "a stem is asked while its node lives"
+        return mark
 
     def enter(self, task: int, contributor: str, output: int, cotangent: Tensor) -> None:
         """Take in what one reader sends into the stem; what ``INNER`` sends came in at another stem."""
@@ -87,6 +95,11 @@ class Stem:
     def forget(self) -> None:
         """Drop what came in: nothing is to be told apart."""
         self._sent = []
+
+    def forget_region(self) -> None:
+        """Drop what is split with it, should that be told by marks: its own is one, which holds it."""
+        if self.region is not None:
+            self.leaves, self.region, self.size = (), None, 0
 
     def is_explained(self, task: int, arriving: tuple[Tensor | None, ...]) -> bool:
         """Tell whether what arrives is what known contributors sent, to the last bit."""

@@ -8,9 +8,12 @@ import weakref
 
 import pytest
 import torch
+from torch.nn.utils import parametrizations, parametrize
+from torch.utils.checkpoint import checkpoint
 
 import gradflow
 from gradflow.capture import calls
+from gradflow.capture.stems import Stem
 from tests import laws
 from tests.capture.test_branches import NAMES, encoder, triple, triplet
 from tests.capture.test_steps import loss_of, sgd, train
@@ -153,6 +156,59 @@ def test_nothing_grows_where_each_step_reads_what_the_one_before_made(by):
                 known = {calls.Call, calls.Mark, calls.Window}
                 alive.append(sum(type(one) in known for one in gc.get_objects()))
         assert alive[0] == alive[1] > 0
+
+
+def _glued(net, x):
+    return net(torch.tanh(x * net[0].weight.mean()))
+
+
+def _in_branches(net, x):
+    for name in ("left", "right"):
+        with gradflow.branch(name):
+            net(x.relu()).sum().backward()
+
+
+def _recomputed(net, x):
+    return checkpoint(net, x.requires_grad_(), use_reentrant=False)
+
+
+def _trunk(net, x):
+    z = net[0](x).tanh() * 2
+    for name in ("left", "right"):
+        with gradflow.branch(name):
+            gradflow.branch.term(name, net[1](z).square().mean()).backward(retain_graph=True)
+    return net[1](z)
+
+
+def _cached_weight(net, x):
+    with parametrize.cached():
+        return net(x).square() + net(2 * x)
+
+
+@pytest.mark.parametrize("stems", ["report", "split"])
+@pytest.mark.parametrize("use", [_glued, _in_branches, _recomputed, _trunk, _cached_weight])
+def test_nothing_is_left_to_the_garbage_collector(use, stems):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    if use is _cached_weight:
+        parametrizations.weight_norm(net[1])
+    remembered = {calls.Call, calls.Mark, calls.Origin, calls.Window, Stem}
+    with gradflow.watch(net, last=1, stems=stems) as flow:
+        gc.collect()
+        gc.disable()  # as many do, so that it does not stop the training now and then
+        try:
+            for _ in range(3):
+                out = use(net, torch.randn(3, 4))
+                if out is not None:
+                    (out + use(net, torch.randn(3, 4))).square().mean().backward()
+                seen = sum(type(one) in remembered for one in gc.get_objects())
+                flow.step()
+                del out
+        finally:
+            left = [one for one in gc.get_objects() if type(one) in remembered]
+            gc.enable()
+    assert seen > 0
+    assert not left
 
 
 def test_no_class_of_a_function_is_kept():
