@@ -6,7 +6,7 @@ Where a floor misses a target, no recorder that uses hooks can meet it.
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeGuard
@@ -64,10 +64,10 @@ def bare(job: Job, step: Work | None = None) -> Variant:
     return _hooked(then(step or job.step, kept.clear), hooks)
 
 
-def least(job: Job) -> tuple[Variant, Sequence[Step]]:
-    """Give a step of the least recorder there can be, and where its record of the last step is found.
+def least(job: Job) -> tuple[Variant, Callable[[], Step]]:
+    """Give a step of the least recorder there can be, and what writes its record of the last step.
 
-    Each contribution is read once with what the leaf receives, let go of, named and recorded.
+    Each contribution is read once with what the leaf receives, let go of and named.
     """
     book = _Book(job)
 
@@ -79,7 +79,7 @@ def least(job: Job) -> tuple[Variant, Sequence[Step]]:
             yield param.register_hook(partial(book.receive, id(param)))
             yield param.register_post_accumulate_grad_hook(book.commit)
 
-    return _hooked(then(job.step, book.close), hooks), book.steps
+    return _hooked(then(job.step, book.close), hooks), book.record
 
 
 def _hooked(step: Work, hooks: Callable[[], Iterator[RemovableHandle]]) -> Variant:
@@ -95,14 +95,13 @@ def _hooked(step: Work, hooks: Callable[[], Iterator[RemovableHandle]]) -> Varia
 
 
 class _Book:
-    """What the least recorder remembers, in straight lines: calls and their paths, what arrived, the record.
+    """What the least recorder remembers, in straight lines: calls and their paths, what arrived and was read.
 
     It trusts its user: nobody clips, accumulates, shares a trunk, checkpoints or raises. Without names of
     modules the paths are the calls of what is called again.
 
     Attributes:
         running: The calls under way, innermost last: label and path of each.
-        steps: The record of the last step.
     """
 
     def __init__(self, job: Job) -> None:
@@ -113,10 +112,9 @@ class _Book:
         self._params = {id(p): (fqn, tuple(p.shape)) for fqn, p in job.model.named_parameters()}
         self._counts: defaultdict[int, int] = defaultdict(int)
         self._arrived: defaultdict[int, list[tuple[_Edge, Tensor]]] = defaultdict(list)
-        self._read: dict[int, tuple[list[_Edge], kernels.Survey]] = {}
+        self._read: dict[int, tuple[Sequence[_Edge], kernels.Survey]] = {}
         self._committed: set[int] = set()
-        self.steps: deque[Step] = deque(maxlen=1)
-        self._index = 0
+        self._last: list[tuple[int, Sequence[_Edge], kernels.Survey]] = []
 
     def enter(self, path: str, module: nn.Module, _inputs: object) -> None:
         """A call begins: give it a number and a path."""
@@ -147,30 +145,32 @@ class _Book:
         self._committed.add(id(param))
 
     def close(self) -> None:
-        """Write the record of the step."""
-        parameters = {}
-        for param, (fqn, shape) in self._params.items():
-            if param in self._committed:
-                edges, survey = self._read[param]
-                lengths = np.sqrt(survey.squares).tolist()
-                parameters[fqn] = ParamStep(
-                    contributors=tuple(dict.fromkeys(edge.call.path for edge in edges)),
-                    gram=survey.gram,
-                    total_norm=math.sqrt(survey.square[0]),
-                    fqn=fqn,
-                    names=(fqn,),
-                    shape=shape,
-                    residual=0.0 if survey.is_sum else math.nan,
-                    uses=tuple(
-                        Use(edge.call.path, edge.call.label, edge.node, edge.slot, length)
-                        for edge, length in zip(edges, lengths, strict=True)
-                    ),
-                )
-        self.steps.append(Step(self._index, parameters, tuple(self._names or self._named.values())))
-        self._index += 1
+        """Keep what the record of the step is made of."""
+        self._last = [(param, *self._read[param]) for param in self._params if param in self._committed]
         self._counts.clear()
         self._read.clear()
         self._committed.clear()
+
+    def record(self) -> Step:
+        """Write the record of the last step: like gradflow, only when somebody looks."""
+        parameters = {}
+        for param, edges, survey in self._last:
+            fqn, shape = self._params[param]
+            lengths = np.sqrt(survey.squares).tolist()
+            parameters[fqn] = ParamStep(
+                contributors=tuple(dict.fromkeys(edge.call.path for edge in edges)),
+                gram=survey.gram,
+                total_norm=math.sqrt(survey.square[0]),
+                fqn=fqn,
+                names=(fqn,),
+                shape=shape,
+                residual=0.0 if survey.is_sum else math.nan,
+                uses=tuple(
+                    Use(edge.call.path, edge.call.label, edge.node, edge.slot, length)
+                    for edge, length in zip(edges, lengths, strict=True)
+                ),
+            )
+        return Step(0, parameters, tuple(self._names or self._named.values()))
 
 
 def least_split(job: Job) -> tuple[Work, list[gradflow.Recorder]]:

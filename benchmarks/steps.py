@@ -35,7 +35,8 @@ def whole(scale: float = 1.0, nets: Iterable[Net] = NETS.values()) -> Table:
         "Watched (contributions, inner products, the check), as a multiple of a plain step with SGD. *bare*: "
         "hooks that keep a reference to each contribution and do nothing else. *floor*: a recorder in "
         "straight lines that does the same by the same means, and trusts its user: it numbers the calls, "
-        "reads each contribution once with the total, names it, lets go of it, and writes the record.",
+        "reads each contribution once with the total, names it, lets go of it, and keeps what a record is "
+        "made of when somebody looks.",
         rows,
         "× plain",
         ("plain, ms", "bare, × plain", "floor, × plain"),

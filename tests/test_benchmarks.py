@@ -105,14 +105,14 @@ def _least_split(job):
 @pytest.mark.parametrize("name", ["A4", "MLP", "LSTM50"])
 def test_the_floor_records_what_gradflow_records(name):
     job, other = (NETS[name].build(sgd) for _ in range(2))
-    way, steps = floors.least(job)
+    way, record = floors.least(job)
     way.on()
     way.work()
     flow = gradflow.watch(other.model, branches=other.branches)
     other.step()
     flow.step()
     flow.close()
-    found, wanted = steps[0], flow.recording[0]
+    found, wanted = record(), flow.recording[0]
     assert found.params == wanted.params
     for fqn in wanted.params:
         one, own = found[fqn], wanted[fqn]

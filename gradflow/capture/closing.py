@@ -6,7 +6,7 @@ Here torch stops: what comes out are frozen records of numpy arrays, strings and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradflow.capture.deltas import copied
+from gradflow.capture.known import Known, Place, Records, shown
 from gradflow.capture.lanes import Lanes
 from gradflow.capture.ledger import Account
 from gradflow.capture.marking import Edge
@@ -36,49 +37,39 @@ class Entry(NamedTuple):
 
 def close(
     entries: Iterable[Entry], branches: Sequence[str], terms: Sequence[str], harvest: Harvest
-) -> dict[str, ParamStep]:
-    """Turn accounts and moves into records, by FQN, with one transfer per device."""
+) -> Mapping[str, ParamStep]:
+    """Turn accounts and moves into records, by FQN, with one transfer per device.
+
+    What was read as it arrived is put together only when somebody asks for it.
+    """
     lanes = Lanes(branches)
     drafts = [_known(entry, lanes) or _Draft(entry, lanes, terms, harvest) for entry in entries]
     harvest.fetch()
-    records = (draft if isinstance(draft, ParamStep) else draft.record() for draft in drafts)
-    return {record.fqn: record for record in records}
+    return Records([draft if isinstance(draft, Known) else draft.record() for draft in drafts])
 
 
-def _known(entry: Entry, lanes: Lanes) -> ParamStep | None:
-    """Give the record of a parameter of which all was read as it arrived, and nothing was changed since."""
+def _known(entry: Entry, lanes: Lanes) -> Known | None:
+    """Give what a record is made of, where all was read as it arrived, and nothing was changed since."""
     account = entry.account
     gone, survey = account.gone, account.survey
     if entry.move is not None or gone is None or survey is None or not is_as_received(account):
         return None
-    names = gone.contributors()
-    order, matrix = _shown(lanes.order(names), lanes.ordered(survey.gram, names), lanes)
-    return ParamStep(
-        contributors=order,
-        gram=matrix,
-        total_norm=math.sqrt(survey.square.item()),
-        absent=lanes.absent(order),
-        fqn=entry.names[0],
-        names=entry.names,
-        shape=tuple(account.param.shape),
-        uses=tuple([_use(edge, name, length) for edge, name, length in gone.uses()]),
+    return Known(
+        entry.names,
+        tuple(account.param.shape),
+        lanes,
+        gone.contributors(),
+        gone.names,
+        [_place(edge) for edge in gone.edges],
+        survey.measures(),
     )
 
 
-def _shown(
-    order: tuple[str, ...], matrix: NDArray[np.float64], lanes: Lanes
-) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Leave out contributors that are no branch and brought nothing but zeros."""
-    squares = matrix.diagonal().tolist()
-    if 0.0 not in squares:
-        return order, matrix
-    keep = [i for i, name in enumerate(order) if squares[i] != 0.0 or name in lanes.branches]
-    return tuple(order[i] for i in keep), matrix[np.ix_(keep, keep)]
-
-
-def _use(edge: Edge, name: str, norm: float) -> Use:
+def _place(edge: Edge) -> Place:
     call = edge.mark.call
-    return Use(name, "" if call is None else call.label, edge.node, edge.slot, norm)
+    if call is None:
+        return Place("", None, edge.node, edge.slot)
+    return Place(call.path, call.index, edge.node, edge.slot)
 
 
 class _Draft:
@@ -115,7 +106,7 @@ class _Draft:
 
     def record(self) -> ParamStep:
         account = self._entry.account
-        order, matrix = _shown(self._order, self._gram.array, self._lanes)
+        order, matrix = shown(self._order, self._gram.array, self._lanes)
         return ParamStep(
             contributors=order,
             gram=matrix,
@@ -140,7 +131,7 @@ class _Draft:
                 norm = math.sqrt(squares[self._order.index(name)])
             else:
                 norm = length.number if isinstance(length, Slot) else length
-            yield _use(edge, name, norm)
+            yield _place(edge).use(name, norm)
 
     def _total_array(self) -> NDArray:
         total = self._entry.account.total

@@ -156,6 +156,10 @@ class Survey:
         start = 1 + self.owners**2
         return self.numbers[start : start + self._rows]
 
+    def measures(self) -> NDArray[np.float64]:
+        """Give all but the sample, an array of its own: square of the total, inner products, squares."""
+        return self.numbers[: 1 + self.owners**2 + self._rows].copy()
+
     def lengths(self) -> list[float]:
         """Give the 2-norm of each row."""
         return [math.sqrt(square) for square in self.squares.tolist()]
