@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradflow.capture.deltas import copied
-from gradflow.capture.known import Known, Place, Records, shown
+from gradflow.capture.known import Known, Layout, Place, Records, shown
 from gradflow.capture.lanes import Lanes
 from gradflow.capture.ledger import Account
 from gradflow.capture.marking import Edge
@@ -54,15 +54,12 @@ def _known(entry: Entry, lanes: Lanes) -> Known | None:
     gone, survey = account.gone, account.survey
     if entry.move is not None or gone is None or survey is None or not is_as_received(account):
         return None
-    return Known(
-        entry.names,
-        tuple(account.param.shape),
-        lanes,
-        gone.contributors(),
-        gone.names,
-        [_place(edge) for edge in gone.edges],
-        survey.measures(),
-    )
+    shape, places = tuple(account.param.shape), tuple([_place(edge) for edge in gone.edges])
+    layout = Layout(entry.names, shape, gone.contributors(), gone.names, places)
+    if account.layout == layout:  # as mostly: then all steps share one
+        layout = account.layout
+    account.layout = layout
+    return Known(layout, lanes, survey.measures())
 
 
 def _place(edge: Edge) -> Place:

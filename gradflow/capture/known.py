@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gradflow.capture.lanes import Lanes
 from gradflow.record import ParamStep, Use
 
-__all__ = ["Known", "Place", "Records", "shown"]
+__all__ = ["Known", "Layout", "Place", "Records", "shown"]
 
 
 class Place(NamedTuple):
@@ -40,43 +40,54 @@ class Place(NamedTuple):
         return Use(branch, call, self.node, self.slot, norm)
 
 
-class Known(NamedTuple):
-    """What was read of one parameter in one step.
+class Layout(NamedTuple):
+    """All that is known of one parameter in one step but the numbers: mostly the same in the next step.
 
     Attributes:
         names: Its names, of which the first is its FQN.
         shape: Its shape.
-        lanes: The branches of the step.
         contributors: Whose each row of the inner products is.
         owners: Contributor of each use.
         places: Where each use is.
-        numbers: Square of what the leaf received, ``[1]``; inner products, ``[C * C]``; square of what each
-            use brought, ``[U]``.
     """
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
-    lanes: Lanes
     contributors: tuple[str, ...]
     owners: tuple[str, ...]
-    places: list[Place]
+    places: tuple[Place, ...]
+
+
+class Known(NamedTuple):
+    """What was read of one parameter in one step.
+
+    Attributes:
+        layout: What the numbers are of.
+        lanes: The branches of the step.
+        numbers: Square of what the leaf received, ``[1]``; inner products, ``[C * C]``; square of what each
+            use brought, ``[U]``.
+    """
+
+    layout: Layout
+    lanes: Lanes
     numbers: NDArray[np.float64]
 
     def record(self) -> ParamStep:
         """Put the record together."""
-        names, lanes, count = self.contributors, self.lanes, len(self.contributors)
+        layout, lanes, names = self.layout, self.lanes, self.layout.contributors
+        count = len(names)
         gram = self.numbers[1 : 1 + count**2].reshape(count, count).copy()
         order, matrix = shown(lanes.order(names), lanes.ordered(gram, names), lanes)
         lengths = map(math.sqrt, self.numbers[1 + count**2 :].tolist())
-        uses = zip(self.places, self.owners, lengths, strict=True)
+        uses = zip(layout.places, layout.owners, lengths, strict=True)
         return ParamStep(
             contributors=order,
             gram=matrix,
             total_norm=math.sqrt(self.numbers[0]),
             absent=lanes.absent(order),
-            fqn=self.names[0],
-            names=self.names,
-            shape=self.shape,
+            fqn=layout.names[0],
+            names=layout.names,
+            shape=layout.shape,
             uses=tuple([place.use(owner, length) for place, owner, length in uses]),
         )
 

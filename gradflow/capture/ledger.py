@@ -28,6 +28,7 @@ from gradflow.capture import kernels
 from gradflow.capture.arrivals import ROUNDING, Arrival, Backward, Part
 from gradflow.capture.calls import Mark
 from gradflow.capture.comparing import dense_values, fold, is_zero, probe, stamp
+from gradflow.capture.known import Layout
 from gradflow.capture.marking import Edge
 from gradflow.capture.reduce import norm, norms
 from gradflow.capture.stems import SHARED, UNCLAIMED
@@ -63,6 +64,7 @@ class Account:
         survey: All there is to know of the sums and their total; None where it is yet to be worked out.
         grad_stamp: Storage and version of ``.grad`` after the last backward.
         room: What was read of an earlier step, to be written over; None where a survey has it.
+        layout: What was recorded last beside numbers, for the next record to share.
     """
 
     param: Tensor
@@ -82,6 +84,7 @@ class Account:
     survey: kernels.Survey | None = None
     grad_stamp: tuple[int, int] | None = None
     room: NDArray[np.float64] | None = None
+    layout: Layout | None = None
 
     @property
     def is_empty(self) -> bool:

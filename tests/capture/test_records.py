@@ -54,6 +54,14 @@ def test_a_step_that_nobody_looked_at_holds_numbers_and_names():
     assert all(isinstance(part, ParamStep) for part in last.values())
 
 
+def test_steps_that_are_alike_share_all_but_their_numbers():
+    first, *others = recorded()[1:]  # the first step of all keeps its contributions
+    for step in others:
+        for here, there in zip(first.parameters._held, step.parameters._held, strict=True):
+            assert here.layout is there.layout
+            assert here.numbers is not there.numbers
+
+
 @pytest.mark.parametrize("carry", [copy.copy, copy.deepcopy, lambda step: pickle.loads(pickle.dumps(step))])
 def test_a_copy_or_a_pickle_is_of_plain_records(carry):
     step = recorded()[-1]
