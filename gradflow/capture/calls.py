@@ -184,7 +184,8 @@ def origins_in(window: Window, call: Call | None, below: Mark) -> frozenset[Orig
     """
     if below.window is not window:
         return frozenset()
-    is_same_stretch = below.call is None or (call is not None and call.is_inside(below.call))
+    made_in = below.call
+    is_same_stretch = made_in is call or made_in is None or (call is not None and call.is_inside(made_in))
     return below.origins if is_same_stretch else below.as_origin
 
 

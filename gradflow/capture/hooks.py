@@ -1,4 +1,4 @@
-"""The hooks on modules and parameters: small callables that pass on what they see.
+"""The hooks on modules, nodes and parameters: small callables that pass on what they see.
 
 Those on modules do not follow their model into copies and pickles; those on parameters hold their
 observer weakly, for a parameter may outlive it.
@@ -7,7 +7,7 @@ observer weakly, for a parameter may outlive it.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from gradflow.capture.branches import is_plain
+from gradflow.capture.marking import Edge
 from gradflow.capture.planting import Planter
 from gradflow.capture.ranks import Ranks
+from gradflow.capture.stems import Crossing
 
-__all__ = ["AccumulatedHook", "LeafHook", "ModuleHooks"]
+__all__ = ["AccumulatedHook", "LeafHook", "ModuleHooks", "NodeHook"]
 
 
 class Watching(Protocol):
@@ -26,6 +28,15 @@ class Watching(Protocol):
 
     planter: Planter
     ranks: Ranks | None
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether it watches now."""
+
+    def arrived(
+        self, edges: Sequence[Edge], crossings: Sequence[Crossing], inputs: tuple[Tensor | None, ...]
+    ) -> None:
+        """A node has run in a backward, and this is what it sends to its inputs."""
 
     def begins(self, path: str, module: nn.Module) -> None:
         """The forward of a module is about to begin."""
@@ -123,6 +134,26 @@ class ModuleHooks:
         if module is not None:
             yield module.register_forward_pre_hook(self._before, with_kwargs=True)
             yield module.register_forward_hook(self._after, always_call=True)
+
+
+class NodeHook:
+    """The hook on a node that reads a watched parameter, or a stem; there are many, and each is small.
+
+    Args:
+        observer: Whom to tell.
+        edges: The uses that the node is.
+        crossings: The stems that it reads.
+    """
+
+    __slots__ = ("_crossings", "_edges", "_observer")
+
+    def __init__(self, observer: Watching, edges: Sequence[Edge], crossings: Sequence[Crossing]) -> None:
+        self._observer, self._edges, self._crossings = observer, edges, crossings
+
+    def __call__(self, inputs: tuple[Tensor | None, ...], _outputs: tuple[Tensor | None, ...]) -> None:
+        """Called by the engine when the node has run; the graph may outlive the watching."""
+        if self._observer.is_armed:
+            self._observer.arrived(self._edges, self._crossings, inputs)
 
 
 class LeafHook:

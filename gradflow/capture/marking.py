@@ -6,7 +6,7 @@ seen; who else reads the node is added later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import torch
@@ -54,7 +54,7 @@ class Sink(Protocol):
     def latest_window(self) -> Window:
         """Give the window whose backward is running."""
 
-    def hook(self, edges: list[Edge], crossings: list[Crossing]) -> Callable[..., None]:
+    def hook(self, edges: Sequence[Edge], crossings: Sequence[Crossing]) -> Callable[..., None]:
         """Give the hook for a node with these uses, which reads these stems."""
 
     def guard(self, stem: Stem) -> Callable[..., None]:
@@ -124,28 +124,33 @@ class Marker:
             is_derived: Whether the origins of the mark are those of its inputs.
         """
         put_mark(node, self.key, mark)
-        call = mark.call
-        if self._is_weight(node, call, slots):
-            mark.is_stem_candidate = True
-            self.has_open_views |= mark.branch is None and not (call is not None and call.is_torchs)
+        call, branch, reads_weight = mark.call, mark.branch, False
         edges: list[Edge] = []
         crossings: list[Crossing] = []
         for slot, (child, output) in enumerate(slots):
             if child is None:
                 continue
             if is_leaf_node(child):
+                reads_weight = True
                 param = self._sink.key(leaf_of(child))
                 if param is not None:
                     edges.append(Edge(mark, node.name(), slot, param))
                 continue
             below = mark_of(child, self.key)
-            if below is not None:
-                if is_derived:
-                    mark.origins = joined(mark.origins, origins_in(mark.window, call, below))
-                if self._reads(child, below, mark, inputs):
-                    crossings.append(Crossing(mark, slot, below, output))
+            if below is None:
+                continue
+            reads_weight |= below.is_stem_candidate
+            if is_derived:
+                mark.origins = joined(mark.origins, origins_in(mark.window, call, below))
+            is_inner = below.call is call and branch is None and not below.is_stem_candidate
+            if not is_inner and self._reads(child, below, mark, inputs):
+                crossings.append(Crossing(mark, slot, below, output))
+        makes_weights = call is not None and call.makes_weights
+        if makes_weights or (reads_weight and len(slots) == 1 and is_view_or_cast(node)):
+            mark.is_stem_candidate = True
+            self.has_open_views |= branch is None and not (call is not None and call.is_torchs)
         if edges or crossings:
-            node.register_hook(self._sink.hook(edges, crossings))
+            node.register_hook(self._sink.hook(edges, crossings or ()))  # mostly none: an object less to hold
 
     def guarded(self, node: Node, *, is_split: bool = True) -> Stem:
         """Give the stem that a node is, with a pre-hook on it."""
@@ -211,7 +216,7 @@ class Marker:
             if not is_known:
                 crossings.append(Crossing(mark, slot, below, output))
         if crossings:
-            node.register_hook(self._sink.hook([], crossings))
+            node.register_hook(self._sink.hook((), crossings))
 
     def open_to_outside(self, node: Node) -> None:
         """Tell what lies behind a node that something outside every known branch reads it too."""
@@ -300,21 +305,6 @@ class Marker:
         stem.is_met = True
         stem.is_trunk |= is_trunk
         self.guarded(node, is_split=self.splits_trunks or mark.is_stem_candidate)
-
-    def _is_weight(self, node: Node, call: Call | None, slots: Slots) -> bool:
-        """Tell whether a node makes a weight of parameters, or only views or casts one."""
-        if call is not None and call.makes_weights:
-            return True
-        return len(slots) == 1 and self._is_view(node, slots[0][0])
-
-    def _is_view(self, node: Node, child: Node | None) -> bool:
-        """Tell whether a node only views or casts a weight, or what was made of weights."""
-        if child is None or not is_view_or_cast(node):
-            return False
-        if is_leaf_node(child):
-            return True
-        behind = mark_of(child, self.key)
-        return behind is not None and behind.is_stem_candidate
 
     def _cross(self, child: Node, mark: Mark, reader: Mark, inputs: Collection[Node] | None) -> None:
         """Take note that a node reads another stretch around the inputs of its call: a cached weight."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gradflow.capture.arrivals import Part
 from gradflow.capture.calls import Mark, Window
-from gradflow.capture.hooks import AccumulatedHook, LeafHook, ModuleHooks
+from gradflow.capture.hooks import AccumulatedHook, LeafHook, ModuleHooks, NodeHook
 from gradflow.capture.labels import Labeller
 from gradflow.capture.ledger import Account
 from gradflow.capture.marking import Edge
@@ -211,19 +210,14 @@ class Observer:
         """Give the window whose backward is running."""
         return self._windows[-1] if self._windows else self.window()
 
-    def hook(self, edges: list[Edge], crossings: list[Crossing]) -> Callable[..., None]:
+    def hook(self, edges: Sequence[Edge], crossings: Sequence[Crossing]) -> NodeHook:
         """Give the hook for a node with these uses, which reads these stems."""
-        return partial(self._arrived, edges, crossings)  # fewer objects than a function with a closure
+        return NodeHook(self, edges, crossings)
 
-    def _arrived(
-        self,
-        edges: list[Edge],
-        crossings: list[Crossing],
-        inputs: tuple[Tensor | None, ...],
-        _outputs: tuple[Tensor | None, ...],
+    def arrived(
+        self, edges: Sequence[Edge], crossings: Sequence[Crossing], inputs: tuple[Tensor | None, ...]
     ) -> None:
-        if not self.is_armed:
-            return
+        """The hook on a node: it has run in a backward, and this is what it sends to its inputs."""
         if torch.is_grad_enabled() and self.passes.split is None:  # under create_graph
             self.guarded(self.planter.follow, inputs, edges[0].mark if edges else crossings[0].reader)
         self.guarded(self._arrive, edges, crossings, inputs)
@@ -306,7 +300,7 @@ class Observer:
             self.fail(error)
 
     def _arrive(
-        self, edges: list[Edge], crossings: list[Crossing], inputs: tuple[Tensor | None, ...]
+        self, edges: Sequence[Edge], crossings: Sequence[Crossing], inputs: tuple[Tensor | None, ...]
     ) -> None:
         split = self.passes.split
         task = self._in_backward() if split is None else split.task

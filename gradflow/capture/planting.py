@@ -35,6 +35,13 @@ __all__ = ["Planter", "planters_behind"]
 _TORCHS = frozenset(f"torch.nn.modules.{name}" for name in ("conv", "linear", "rnn", "sparse"))
 
 
+class _Running(threading.local):
+    """The running calls of a thread, innermost last."""
+
+    def __init__(self) -> None:
+        self.frames: list[_Frame] = []
+
+
 class _Frame:
     """A running call of a module, kept while it runs, with its window."""
 
@@ -62,17 +69,17 @@ class Planter:
         self.marker = Marker(key, sink, splits_trunks=splits_trunks)
         self._sink = sink
         self._named = named
-        self._local = threading.local()
+        self._running = _Running()
 
     def enter(self, path: str, module: nn.Module, data: object, *, is_function: bool) -> None:
         """Take note that a module call begins; runs as its forward pre-hook."""
-        frames = self._frames()
+        frames = self._running.frames
         frame = _Frame(id(module))
         try:
             if torch.is_grad_enabled():
-                frame.call, frame.inputs = self._begin(path, module, data)
-                frame.window = frame.call.window
-                frame.call.is_function = is_function
+                self._begin(frame, path, module, data)
+                if is_function and frame.call is not None:
+                    frame.call.is_function = True
             else:
                 self._begin_silent(path, module, data)
         except Exception as error:
@@ -81,7 +88,7 @@ class Planter:
 
     def leave(self, module: nn.Module, output: object) -> None:
         """Plant hooks on what the call built; runs as its forward hook, also after an exception."""
-        frames = self._frames()
+        frames = self._running.frames
         depth = len(frames) - 1
         while depth >= 0 and frames[depth].module != id(module):
             depth -= 1
@@ -101,7 +108,7 @@ class Planter:
 
     def forget_calls(self) -> None:
         """Forget the calls under way, for nobody will tell of their end: the hooks are off."""
-        self._local = threading.local()
+        self._running = _Running()
 
     def claim(self, tensor: Tensor, name: str) -> None:
         """Give the unmarked stretch behind ``tensor`` to a branch."""
@@ -142,20 +149,14 @@ class Planter:
         self.marker.mark_fresh([value.grad_fn], window, None, None)
         self.marker.guarded(value.grad_fn).name_term(value.output_nr, name)
 
-    def _frames(self) -> list[_Frame]:
-        frames: list[_Frame] | None = getattr(self._local, "frames", None)
-        if frames is None:
-            frames = self._local.frames = []
-        return frames
-
-    def _begin(self, path: str, module: nn.Module, data: object) -> tuple[Call, list[Node]]:
+    def _begin(self, frame: _Frame, path: str, module: nn.Module, data: object) -> None:
         parent = None
-        for frame in reversed(self._frames()):
-            if frame.call is not None:
-                parent = frame.call
+        for around in reversed(self._running.frames):
+            if around.call is not None:
+                parent = around.call
                 break
         if torch._C._current_graph_task_id() != -1:
-            call = self._recomputed(path, module, parent, data)
+            call, window = self._recomputed(path, module, parent, data)
         else:
             window = parent.window if parent is not None else self._sink.window()
             call = window.begin(path, id(module), parent)
@@ -167,13 +168,19 @@ class Planter:
             call.makes_weights = True
         inputs = [node for t in tensors if (node := t.grad_fn) is not None]
         if inputs:
-            self.marker.mark_fresh(inputs, call.window, parent, None)
-            for node in inputs:
-                mark = mark_of(node, self.key)
-                if mark is not None:
-                    call.origins = joined(call.origins, origins_in(call.window, call, mark))
-            self._read(inputs, call)
-        return call, inputs
+            self._derive(call, window, parent, inputs)
+        frame.call, frame.window, frame.inputs = call, window, inputs
+
+    def _derive(self, call: Call, window: Window, parent: Call | None, inputs: list[Node]) -> None:
+        """Take note of what a call derives from, and tell that who reads it."""
+        marks = [mark_of(node, self.key) for node in inputs]
+        if None in marks:
+            self.marker.mark_fresh(inputs, window, parent, None)
+            marks = [mark_of(node, self.key) for node in inputs]
+        for mark in marks:
+            if mark is not None:
+                call.origins = joined(call.origins, origins_in(window, call, mark))
+        self._read(inputs, call)
 
     def _place(self, call: Call, module: nn.Module) -> None:
         """Decide the branch of a call by the contexts around it; the innermost wins."""
@@ -193,17 +200,20 @@ class Planter:
         context = branches.current()
         if context is not None:
             self._sink.window().contexts[context.name] = None
-        if self._frames() or torch._C._current_graph_task_id() != -1 or not is_in_checkpoint():
+        if self._running.frames or torch._C._current_graph_task_id() != -1 or not is_in_checkpoint():
             return
         window = self._sink.window()
         call = window.begin(path, id(module))
         self._place(call, module)
         window.first_passes.setdefault(_identity(module, data), []).append(call)
 
-    def _recomputed(self, path: str, module: nn.Module, parent: Call | None, data: object) -> Call:
+    def _recomputed(
+        self, path: str, module: nn.Module, parent: Call | None, data: object
+    ) -> tuple[Call, Window]:
         """A call inside a backward: checkpointing runs forwards there again, and they inherit its label."""
         if parent is not None:
-            call = Call(path, parent.index, id(module), parent.window, parent, branch=parent.branch)
+            window = parent.window
+            call = Call(path, parent.index, id(module), window, parent, branch=parent.branch)
             call.recomputes = parent.recomputes
         else:
             mark = self._first_run(module, data)
@@ -215,7 +225,7 @@ class Planter:
             if mark is None and context is not None:
                 call.branch = context.name
         call.is_recomputed = True
-        return call
+        return call, window
 
     def _first_run(self, module: nn.Module, data: object) -> Mark | None:
         """Find what a forward inside a backward repeats: the running node's, or a checkpoint's first pass."""
@@ -248,7 +258,9 @@ class Planter:
             return _is_open_to(call, mark) and mark.add_reader(call)
 
         for node in inputs:
-            self.marker.spread(node, visit)
+            mark = mark_of(node, self.key)
+            if mark is not None and _is_open_to(call, mark):  # mostly it is not: a call made it
+                self.marker.spread(node, visit)
 
 
 def _is_open_to(call: Call, mark: Mark) -> bool:

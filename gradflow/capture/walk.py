@@ -130,12 +130,20 @@ def fresh_nodes(roots: list[Node], key: str) -> list[tuple[Node, Slots]]:
     The walk stops at marked nodes and at leaves: what lies behind a mark is marked already. With each node
     comes where its inputs lead, for asking costs more than keeping.
     """
-    if len(roots) == 1:  # most calls make one node, or none
-        if not _is_fresh(roots[0], key):
-            return []
-        leads = roots[0].next_functions
-        if not any(child is not None and _is_fresh(child, key) for child, _ in leads):
-            return [(roots[0], leads)]
+    chain: list[tuple[Node, Slots]] = []  # from the root on, as long as it does not branch; mostly to its end
+    while len(roots) == 1:
+        (node,) = roots
+        if not _is_fresh(node, key):
+            break
+        slots = node.next_functions
+        chain.append((node, slots))
+        roots = [child for child, _ in slots if child is not None and _is_fresh(child, key)]
+    chain.reverse()
+    return _fresh_behind(roots, key) + chain if len(roots) > 1 else chain
+
+
+def _fresh_behind(roots: list[Node], key: str) -> list[tuple[Node, Slots]]:
+    """Do it where the graph branches."""
     order: list[tuple[Node, Slots]] = []
     seen: set[Node] = set()
     stack: list[tuple[Node, Slots | None]] = [(root, None) for root in roots if _is_fresh(root, key)]
