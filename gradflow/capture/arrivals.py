@@ -83,6 +83,7 @@ class Backward:
     rest: Tensor | None = None
     is_let_go: bool = False
     probe: Tensor | None = None
+    _contributors: tuple[str, ...] | None = None
 
     def __init__(self) -> None:
         self.edges: list[Edge] = []
@@ -139,10 +140,12 @@ class Backward:
         return zip(self.edges, self.names, self.survey.lengths(), strict=True)
 
     def contributors(self) -> tuple[str, ...]:
-        """Give who brought what the survey has rows for, in their order."""
-        names = dict.fromkeys(self.names)
-        has_rest = self.survey is not None and len(names) < self.survey.owners
-        return (*names, ROUNDING) if has_rest else tuple(names)
+        """Give who brought what the survey has rows for, in their order; asked once all was read."""
+        if self._contributors is None:
+            names = dict.fromkeys(self.names)
+            has_rest = self.survey is not None and len(names) < self.survey.owners
+            self._contributors = (*names, ROUNDING) if has_rest else tuple(names)
+        return self._contributors
 
     def received(self) -> Tensor:
         """Give what the leaf received."""

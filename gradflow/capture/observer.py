@@ -157,7 +157,7 @@ class Observer:
         """Branches of the open step, in the order of their lanes, also those that no gradient reached."""
         labels = [self.labeller.labels(window) for window in self._windows]
         given = () if any(one.misfit for one in labels) else self._names
-        used = [account.contributors for account in self.accounts.values()]
+        used = dict.fromkeys(account.contributors for account in self.accounts.values())
         names = itertools.chain(given, *(one.branches for one in labels), *used)
         return tuple(name for name in dict.fromkeys(names) if name not in RESERVED)
 
@@ -308,7 +308,7 @@ class Observer:
             gradient = inputs[edge.slot]
             if gradient is None:
                 continue
-            account = self.account(edge.param)
+            account = self.accounts.get(edge.param) or self.account(edge.param)
             if account is None:
                 continue
             if split is None:
