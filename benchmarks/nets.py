@@ -268,10 +268,10 @@ NETS: dict[str, Net] = {
     net.name: net
     for net in (
         Net(
-            "A4", "net A (CNN triplet, 11 parameters), batch 4", triplet(encoder_a, 4), 1.10, 60, 10, builds=6
+            "A4", "net A (CNN triplet, 11 parameters), batch 4", triplet(encoder_a, 4), 1.10, 90, 10, builds=6
         ),
         Net("A32", "net A, batch 32", triplet(encoder_a, 32), 1.06, 32, 5, builds=4),
-        Net("B4", "net B (ResNet-50 triplet, 161 parameters), batch 4", triplet(ResNet50, 4), 1.20, 20, 2),
+        Net("B4", "net B (ResNet-50 triplet, 161 parameters), batch 4", triplet(ResNet50, 4), 1.20, 24, 2),
         Net("B32", "net B, batch 32", triplet(ResNet50, 32), 1.03, 10, 1, warm=1),
         Net(
             "MLP",
@@ -286,6 +286,6 @@ NETS: dict[str, Net] = {
         Net("LSTM50", "LSTMCell × 50 as 50 paths, batch 32", lstm(50, as_paths=True), 1.25, 24, builds=3),
         Net("GPT", "tied GPT, 10 M parameters, 4 × 128 tokens", _gpt, 1.05, 30, 1, builds=3),
         Net("ViT", "ViT of 20 M parameters, two views, batch 16", _vit, 1.05, 16, 1),
-        Net("MTL", "MLP trunk under three heads, batch 64, not split", trunk, 1.25, 120, builds=12),
+        Net("MTL", "MLP trunk under three heads, batch 64, not split", trunk, 1.25, 200, builds=12),
     )
 }
