@@ -172,7 +172,7 @@ class Planter:
         frame.call, frame.window, frame.inputs = call, window, inputs
 
     def _derive(self, call: Call, window: Window, parent: Call | None, inputs: list[Node]) -> None:
-        """Take note of what a call derives from, and tell that who reads it."""
+        """Take note of what a call derives from, and let that know who reads it."""
         marks = [mark_of(node, self.key) for node in inputs]
         if None in marks:
             self.marker.mark_fresh(inputs, window, parent, None)
