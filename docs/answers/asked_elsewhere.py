@@ -60,7 +60,7 @@ def fused() -> str:
 def several_calls() -> str:
     """Tell the calls of one module apart."""
     norms = run("triplet").last["blocks.4.conv.weight"].norms
-    return ", ".join(f"{name} {norms[name]:.3f}" for name in PATHS)
+    return ", ".join(f"{name} {norms[name]:.1f}" for name in PATHS)
 
 
 def hardest(distances: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,7 +109,7 @@ def no_stop_gradient() -> str:
     told = []
     for words, name in (("without", "simsiam_without_stop"), ("with", "simsiam")):
         scalars = run(name, 20).last.scalars
-        told.append(f"{words}: loss {scalars['loss']:.2f}, spread {scalars['spread']:.2f}")
+        told.append(f"{words}: loss {scalars['loss']:.1f}, spread {scalars['spread']:.1f}")
     return "; ".join(told)
 
 

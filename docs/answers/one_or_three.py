@@ -32,10 +32,10 @@ def same_weights() -> str:
 
 @number("A3")
 def one_update() -> str:
-    """Split the one update by path."""
+    """Split the one update by path, to the nearest tenth: the next digit depends on the processor."""
     shares = run("triplet").last["fc.weight"].delta.shares
-    parts = " + ".join(percent(shares[name]) for name in PATHS)
-    return f"{parts} = {percent(sum(shares.values()))} of one delta"
+    parts = " + ".join(percent(round(shares[name], 1)) for name in PATHS)
+    return f"about {parts}, and {percent(sum(shares.values()))} of one delta in all"
 
 
 @number("A4")
