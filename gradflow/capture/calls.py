@@ -5,8 +5,9 @@ autograd graph (in ``node.metadata``, which lives and dies with the node) and te
 it. A :class:`Window` collects the calls since the last accumulating backward; which branch each of
 them belongs to is worked out in :mod:`gradflow.capture.labels`.
 
-Who holds whom makes no circle: a mark holds its window, a window its calls, a call what it derives from. So
-all of it goes with the graph, at once, and no garbage collector has to look for it.
+A mark holds its window, a window its calls, a call what it derives from, and none of them the other way
+round. So all of it goes with the graph, at once, and no garbage collector has to look for it; save where a
+forward that runs in a backward reads the very node that it repeats.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from torch.multiprocessing.reductions import StorageWeakRef
+
     from gradflow.capture.stems import Stem
 
 __all__ = ["Call", "Mark", "Origin", "Window", "joined", "origins_in"]
@@ -176,6 +179,10 @@ class Mark:
             self._visitors = (*self._visitors, window)
 
 
+FirstPass: TypeAlias = "tuple[Call, list[StorageWeakRef]]"
+"""A call in the first pass of a checkpoint, and the memory of its inputs."""
+
+
 def origins_in(window: Window, call: Call | None, below: Mark) -> frozenset[Origin]:
     """Give what a node derives from that was made in a call and reads ``below``: its origins, or itself.
 
@@ -221,7 +228,8 @@ class Window:
         counts: Calls so far of each module, by ``id``.
         contexts: Names of branches opened around any call, with or without gradients.
         terms: Names of terms of the loss, in the order they were named.
-        first_passes: First passes of checkpoints, by module and inputs.
+        first_passes: First passes of checkpoints, by module and where its inputs lay, with what tells whether
+            they live: memory that was freed may hold another one's inputs.
         outside: Stands for whatever reads something beside the known branches.
         glue: Stands for the stretches outside any call, where they read a weight that a call made.
     """
@@ -232,7 +240,7 @@ class Window:
     counts: dict[int, int] = field(default_factory=dict)
     contexts: dict[str, None] = field(default_factory=dict)
     terms: dict[str, None] = field(default_factory=dict)
-    first_passes: dict[tuple[int, ...], list[Call]] = field(default_factory=dict)
+    first_passes: dict[tuple[int, ...], list[FirstPass]] = field(default_factory=dict)
     outside: Call = field(init=False)
     glue: Call = field(init=False)
 

@@ -82,11 +82,13 @@ class Passes:
             self._marker.open_to_outside(node)  # somebody beside the branches
         is_whole = sent.pop(INNER, None) is None or self._marker.splits_trunks
         is_apart = bool(sent) and sent.keys() != {SHARED} and is_whole
-        if stem.is_split and is_apart and self._is_met(node, stem, is_explicit=is_explicit):
-            self._send(node, stem, sent, task)
-        if stem.terms:
-            self._send(node, stem, stem.through_terms(arriving), task, are_terms=True)
-        stem.forget_region()
+        try:
+            if stem.is_split and is_apart and self._is_met(node, stem, is_explicit=is_explicit):
+                self._send(node, stem, sent, task)
+            if stem.terms:
+                self._send(node, stem, stem.through_terms(arriving), task, are_terms=True)
+        finally:
+            stem.forget_region()
 
     def contributor(self, mark: Mark) -> str:
         """Give whose a node is that the running backward came to."""

@@ -15,6 +15,7 @@ import threading
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from gradflow.capture import branches
 from gradflow.capture.calls import Call, Mark, Window, joined, origins_in
@@ -205,7 +206,8 @@ class Planter:
         window = self._sink.window()
         call = window.begin(path, id(module))
         self._place(call, module)
-        window.first_passes.setdefault(_identity(module, data), []).append(call)
+        memory = [StorageWeakRef(t.untyped_storage()) for t in tensors_of(data) if t.layout == torch.strided]
+        window.first_passes.setdefault(_identity(module, data), []).append((call, memory))
 
     def _recomputed(
         self, path: str, module: nn.Module, parent: Call | None, data: object
@@ -221,9 +223,8 @@ class Planter:
             index = mark.call.index if mark is not None and mark.call is not None else 0
             call = Call(path, index, id(module), window)
             call.recomputes = mark
-            context = branches.current()
-            if mark is None and context is not None:
-                call.branch = context.name
+            if mark is None:
+                call.branch = _branch_of_running_node()
         call.is_recomputed = True
         return call, window
 
@@ -234,7 +235,8 @@ class Planter:
         if mark is not None:
             return mark
         window = self._sink.latest_window()
-        found = window.first_passes.get(_identity(module, data), [])
+        noted = window.first_passes.get(_identity(module, data), [])
+        found = [call for call, memory in noted if not any(one.expired() for one in memory)]
         if not found or any(call.branch != found[0].branch for call in found):
             return None
         if len(found) > 1 and found[0].branch is None:
@@ -278,8 +280,16 @@ def _was_made_in(name: str, node: Node) -> bool:
     return context is not None and context.name == name and branches.is_inside(number)
 
 
+def _branch_of_running_node() -> str | None:
+    """Give the branch that is open now, or was where the node was made that runs in a backward."""
+    context, node = branches.current(), torch._C._current_autograd_node()
+    if context is not None or node is None:
+        return None if context is None else context.name
+    return branches.closed_stretch(node._sequence_nr())
+
+
 def _identity(module: nn.Module, data: object) -> tuple[int, ...]:
-    """Identify a call by its module and the storage of its inputs, which a checkpoint keeps."""
+    """Identify a call by its module and where its inputs lie; it holds as long as a checkpoint keeps them."""
     return (id(module), *(t.data_ptr() for t in tensors_of(data) if t.layout == torch.strided))
 
 

@@ -417,3 +417,26 @@ def test_what_a_closure_raises_passes_through_and_the_next_step_is_split():
         loss_of(net).backward()
         opt.step()
     assert set(flow.recording.last["0.weight"].delta.contributors) == set(NAMES)
+
+
+def test_what_a_reentrant_checkpoint_makes_before_a_module_is_told_by_its_branch_and_not_by_where_it_lies():
+    torch.manual_seed(0)
+    layer, scale = torch.nn.Linear(6, 6), torch.nn.Parameter(torch.ones(6))
+    layer.register_parameter("scale", scale)
+    sizes = np.random.default_rng(0)
+
+    def region(x):
+        return layer(torch.tanh(x * scale))  # the layer's input is made anew, where memory is free
+
+    with gradflow.watch(layer) as flow:
+        for _ in range(30):
+            held = [torch.empty(int(n)) for n in sizes.choice([4, 24, 30], sizes.integers(30))]
+            del held[::2]  # so that what is freed lies elsewhere each time
+            outputs = []
+            for name in ("a", "b"):
+                with gradflow.branch(name):
+                    x = torch.randn(4, 6).requires_grad_()
+                    outputs.append(checkpoint(region, x, use_reentrant=True))
+            (outputs[0].sum() + outputs[1].square().sum()).backward()
+            flow.step()
+    assert {p.contributors for step in flow.recording for p in step} == {("a", "b")}
