@@ -111,7 +111,7 @@ class Account:
 
     def arrive(self, task: int, edge: Edge, gradient: Tensor) -> None:
         """Take in what one use brings."""
-        (self.pending.get(task) or self._backward(task)).add(edge, gradient)
+        self._backward(task).add(edge, gradient)
 
     def divide(self, task: int, edge: Edge, part: Part) -> None:
         """Take in what one contributor sent through a stem to a use, ahead of the sum that will arrive."""

@@ -308,7 +308,7 @@ class Observer:
             gradient = inputs[edge.slot]
             if gradient is None:
                 continue
-            account = self.accounts.get(edge.param) or self.account(edge.param)
+            account = self.account(edge.param)
             if account is None:
                 continue
             if split is None:

@@ -97,13 +97,14 @@ class Planter:
             return
         frame = frames[depth]
         del frames[depth:]
-        if frame.call is None:
+        call, window = frame.call, frame.window
+        if call is None or window is None:
             return
         try:
             if output is None and sys.exc_info()[0] is not None:
-                frame.call.window.cancel(frame.call)
+                window.cancel(call)
             roots = [node for t in tensors_of(output) if (node := t.grad_fn) is not None]
-            self.marker.mark_fresh(roots, frame.call.window, frame.call, frame.inputs)
+            self.marker.mark_fresh(roots, window, call, frame.inputs)
         except Exception as error:
             self._sink.fail(error)
 

@@ -130,23 +130,22 @@ def fresh_nodes(roots: list[Node], key: str) -> list[tuple[Node, Slots]]:
     The walk stops at marked nodes and at leaves: what lies behind a mark is marked already. With each node
     comes where its inputs lead, for asking costs more than keeping.
     """
+    roots = [root for root in roots if _is_fresh(root, key)]
     chain: list[tuple[Node, Slots]] = []  # from the root on, as long as it does not branch; mostly to its end
     while len(roots) == 1:
         (node,) = roots
-        if not _is_fresh(node, key):
-            break
         slots = node.next_functions
         chain.append((node, slots))
         roots = [child for child, _ in slots if child is not None and _is_fresh(child, key)]
     chain.reverse()
-    return _fresh_behind(roots, key) + chain if len(roots) > 1 else chain
+    return _fresh_behind(roots, key) + chain if roots else chain
 
 
 def _fresh_behind(roots: list[Node], key: str) -> list[tuple[Node, Slots]]:
     """Do it where the graph branches."""
     order: list[tuple[Node, Slots]] = []
     seen: set[Node] = set()
-    stack: list[tuple[Node, Slots | None]] = [(root, None) for root in roots if _is_fresh(root, key)]
+    stack: list[tuple[Node, Slots | None]] = [(root, None) for root in roots]
     while stack:
         node, slots = stack.pop()
         if slots is not None:  # its children are done

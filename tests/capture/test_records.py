@@ -82,6 +82,6 @@ def test_records_are_equal_to_a_dict_of_the_same():
 def test_several_threads_may_ask_at_once():
     for step in recorded():
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda _: tuple(step.params), range(32)))  # noqa: B023 - over when it ends
+            found = list(pool.map(lambda one: tuple(one.params), [step] * 32))
         assert set(found) == {step.params}
         assert len(step.params) == len(step) > 0
