@@ -7,20 +7,20 @@ observer weakly, for a parameter may outlive it.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradflow.capture.branches import is_plain
+from gradflow.capture import branches
 from gradflow.capture.marking import Edge
 from gradflow.capture.planting import Planter
 from gradflow.capture.ranks import Ranks
 from gradflow.capture.stems import Crossing
 
-__all__ = ["AccumulatedHook", "LeafHook", "ModuleHooks", "NodeHook"]
+__all__ = ["AccumulatedHook", "HooksOnModules", "LeafHook", "NodeHook"]
 
 
 class Watching(Protocol):
@@ -88,7 +88,7 @@ class EnterHook(_Hook):
 
     def __call__(self, module: nn.Module, args: object, kwargs: object = None) -> None:
         """Called by torch before the module's forward; without ``kwargs`` once it was taken off."""
-        if kwargs is None or torch.compiler.is_compiling() or (self._is_function and is_plain()):
+        if kwargs is None or torch.compiler.is_compiling() or (self._is_function and branches.is_plain()):
             return
         observer = self._observer
         if observer.ranks is not None:
@@ -107,7 +107,7 @@ class LeaveHook(_Hook):
 
     def __call__(self, module: nn.Module, _args: object, output: object) -> None:
         """Called by torch after the module's forward."""
-        if not torch.compiler.is_compiling() and not (self._is_function and is_plain()):
+        if not torch.compiler.is_compiling() and not (self._is_function and branches.is_plain()):
             self._observer.planter.leave(module, output)
 
 
@@ -119,12 +119,15 @@ class ModuleHooks:
         path: Path of the module.
         module: The module.
         is_function: As in :class:`EnterHook`.
+
+    Attributes:
+        is_function: As given: then they do nothing before a branch is named, and need not be there.
     """
 
-    __slots__ = ("_after", "_before", "_module")
+    __slots__ = ("_after", "_before", "_module", "is_function")
 
     def __init__(self, observer: Watching, path: str, module: nn.Module, *, is_function: bool) -> None:
-        self._module = weakref.ref(module)
+        self._module, self.is_function = weakref.ref(module), is_function
         self._before = EnterHook(observer, path, is_function=is_function)
         self._after = LeaveHook(observer, is_function=is_function)
 
@@ -134,6 +137,62 @@ class ModuleHooks:
         if module is not None:
             yield module.register_forward_pre_hook(self._before, with_kwargs=True)
             yield module.register_forward_hook(self._after, always_call=True)
+
+
+class HooksOnModules:
+    """The hooks on all modules of a model, put on and taken off together.
+
+    Those of a module that is like a function are put on when the first branch of the process is named, for
+    before that they do nothing, and torch takes a slower way through a module that has any.
+
+    Args:
+        observer: Whom they tell.
+        named: Names of modules that are branches, by ``id``: none of them is like a function.
+    """
+
+    def __init__(self, observer: Watching, named: Collection[int]) -> None:
+        self._observer, self._named = observer, named
+        self._hooks: list[ModuleHooks] = []
+        self._handles: list[RemovableHandle] = []
+        self._left_off: list[ModuleHooks] = []
+
+    @property
+    def are_known(self) -> bool:
+        """Whether there are hooks for the modules as they were last looked at."""
+        return bool(self._hooks)
+
+    def look(self, modules: Iterable[tuple[str, nn.Module]]) -> None:
+        """Make hooks for these modules, by path."""
+        self._hooks = [self._of(path, module) for path, module in modules]
+
+    def forget(self) -> None:
+        """Those that were made may not fit any more; what is on stays on."""
+        self._hooks = []
+
+    def put_on(self) -> None:
+        """Register what there is anything to tell with."""
+        are_named = branches.are_named()
+        for hooks in self._hooks:
+            if are_named or not hooks.is_function:
+                self._handles.extend(hooks.put_on())
+            else:
+                self._left_off.append(hooks)
+
+    def take_off(self) -> None:
+        """Take off what is on."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._left_off = [], []
+
+    def put_on_the_rest(self) -> None:
+        """Register what was left off, for a branch is named now."""
+        left_off, self._left_off = self._left_off, []
+        for hooks in left_off:
+            self._handles.extend(hooks.put_on())
+
+    def _of(self, path: str, module: nn.Module) -> ModuleHooks:
+        is_function = id(module) not in self._named and next(module.parameters(), None) is None
+        return ModuleHooks(self._observer, path, module, is_function=is_function)
 
 
 class NodeHook:

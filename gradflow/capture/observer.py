@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from gradflow.capture import branches
 from gradflow.capture.arrivals import Part
 from gradflow.capture.calls import Mark, Window
-from gradflow.capture.hooks import AccumulatedHook, LeafHook, ModuleHooks, NodeHook
+from gradflow.capture.hooks import AccumulatedHook, HooksOnModules, LeafHook, NodeHook
 from gradflow.capture.labels import Labeller
 from gradflow.capture.ledger import Account
 from gradflow.capture.marking import Edge
@@ -62,19 +63,19 @@ class Observer:
         self.accounts: dict[int, Account] = {}
         self.labeller = Labeller()
         self.reports: list[Finding] = []
+        self.is_armed = False  # whether hooks are on the model
         self.is_complete = True
         self.by_reader: set[int] = set()  # parameters used outside any branch, for one that reads the result
         self.missing: set[int] = set()  # parameters whose contributions were let go of when more came
         self.ranks = Ranks(targets, self.account, self.guarded) if are_there() else None
         self.planter = Planter(f"gradflow:{next(_numbers)}", self, named, splits_trunks=splits_trunks)
         self.passes = Passes(self.planter.marker, self.labeller)
-        self._names, self._named = names, named
+        self._names = names
         self._keeps = keeps
         self._needs_sums, self._lets_go = needs_sums, False
         self._windows: list[Window] = []
         self._window_is_over = True
-        self._hooks: list[ModuleHooks] = []
-        self._handles: list[RemovableHandle] = []
+        self._hooks = HooksOnModules(self, named)
         self._leaf_handles: dict[int, list[RemovableHandle]] = {}
         self._resting: dict[int, Account] = {}  # accounts of earlier steps: a new one for each costs more
         self._strangers: set[int] = set()
@@ -84,37 +85,38 @@ class Observer:
         self._has_notes = False  # whether there may be anything to forget when the next step begins
         self.on_backward: Callable[[int], None] = lambda _task: None
         self.on_drop: Callable[[], None] = lambda: None
+        branches.tell(self)
 
     @property
     def is_waiting(self) -> bool:
         """Whether nothing of the open step has happened yet."""
         return not self.accounts and not self._windows
 
-    @property
-    def is_armed(self) -> bool:
-        """Whether hooks are on the model."""
-        return bool(self._handles)
-
     def arm(self) -> None:
-        """Put hooks on every module and every watched parameter."""
+        """Put hooks on the modules and every watched parameter."""
         if self.is_armed:
             return
-        self._has_notes = True
-        if self._hooks and self.ranks is None and not self.targets.may_have_changed():
+        self.is_armed = self._has_notes = True
+        if self._hooks.are_known and self.ranks is None and not self.targets.may_have_changed():
             self._hook_leaves()
         else:
             self._look()
-            self._hooks = [self._hooks_of(path, module) for path, module in self.targets.modules()]
-        for hooks in self._hooks:
-            self._handles.extend(hooks.put_on())
+            self._hooks.look(self.targets.modules())
+        self._hooks.put_on()
+
+    def branches_are_named(self) -> None:
+        """From now on it matters when modules without parameters are called."""
+        self.guarded(self._hooks.put_on_the_rest)
 
     def disarm(self) -> None:
         """Take every hook off again; what nodes of living graphs still call does nothing any more."""
         if not self.is_armed:
             return
-        for handle in itertools.chain(self._handles, *self._leaf_handles.values()):
+        self.is_armed = False
+        self._hooks.take_off()
+        for handle in itertools.chain(*self._leaf_handles.values()):
             handle.remove()
-        self._handles, self._leaf_handles = [], {}
+        self._leaf_handles = {}
         self.planter.forget_calls()
         self._window_is_over = True
 
@@ -122,7 +124,8 @@ class Observer:
         """Take every hook off for good, and let go of what was kept for the next step."""
         self.disarm()
         self.begin_step()
-        self._hooks, self._resting = [], {}
+        self._hooks.forget()
+        self._resting = {}
         self.targets.forget()
 
     def begin_step(self) -> None:
@@ -364,15 +367,11 @@ class Observer:
     def _look(self) -> None:
         """Take in the parameters as the model has them now; hooks made before may not fit any more."""
         self.targets.look()
-        self._hooks = []
+        self._hooks.forget()
         self._resting = {}  # what they are called, and so whether they are kept, may have changed
         if self.ranks is not None:
             self.ranks.look()
         self._hook_leaves()
-
-    def _hooks_of(self, path: str, module: nn.Module) -> ModuleHooks:
-        is_function = id(module) not in self._named and next(module.parameters(), None) is None
-        return ModuleHooks(self, path, module, is_function=is_function)
 
     def _hook_leaves(self) -> None:
         """Hook the watched parameters that have no hook yet."""

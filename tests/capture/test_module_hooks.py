@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import gradflow
+from gradflow.capture import branches
 from tests.capture.test_branches import NAMES, encoder, triple, triplet
 
 
@@ -138,7 +139,7 @@ def test_nothing_is_kept_for_a_next_step_after_close(every):
     with gradflow.watch(net, branches=NAMES, every=every) as flow:
         train(net, flow, steps=3)
     kept = flow._observer
-    assert not any((kept._hooks, kept._resting, kept.accounts, kept.targets.holdings))
+    assert not any((kept._hooks.are_known, kept._resting, kept.accounts, kept.targets.holdings))
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
@@ -176,3 +177,87 @@ def test_hooks_may_be_taken_off_by_a_hook_of_the_user(place, act):
     assert param.contributors == NAMES
     assert [use.call for use in param.uses] == ["0#2", "0#1", "0#0"]
     flow.close()
+
+
+class Scaled(nn.Module):
+    """Reads a parameter outside any call, before and behind a module that has none."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain, self.act = nn.Parameter(torch.ones(6)), nn.Sequential(nn.Tanh())
+
+    def branch(self, name, x):
+        with gradflow.branch(name):
+            return self.act(self.gain * x)
+
+
+def paths_of_gain(net, flow):
+    left, right, _ = triple(0)
+    (net.branch("left", left) * net.branch("right", right)).sum().backward()
+    flow.step()
+    return [(use.branch, use.call, use.norm) for use in flow.recording.last["gain"].uses]
+
+
+@pytest.fixture
+def no_branch_was_named(monkeypatch):
+    monkeypatch.setattr(branches, "_named", [])
+
+
+def has_hooks(module):
+    before, after = bool(module._forward_pre_hooks), bool(module._forward_hooks)
+    assert before == after
+    return before
+
+
+@pytest.mark.usefixtures("no_branch_was_named")
+def test_module_without_parameters_has_no_hooks_before_a_branch_is_named():
+    net = encoder()
+    with gradflow.watch(net, branches=NAMES) as flow:
+        train(net, flow, steps=1)
+        assert [has_hooks(m) for m in net.modules()] == [True, True, False, True]
+        with gradflow.branch("any"):
+            assert all(map(has_hooks, net.modules()))
+    assert not any(map(has_hooks, net.modules()))
+
+
+@pytest.mark.usefixtures("no_branch_was_named")
+def test_module_without_parameters_that_is_a_branch_has_hooks_from_the_first():
+    net = encoder()
+    with gradflow.watch(net, branches={"bent": net[1]}):
+        assert has_hooks(net[1])
+
+
+@pytest.mark.usefixtures("no_branch_was_named")
+@pytest.mark.parametrize("state", ["open", "paused", "unwatched", "closed"])
+def test_first_branch_hooks_only_models_that_are_watched_then(state):
+    net = encoder()
+    flow = gradflow.watch(net, branches=NAMES, every=2)
+    if state == "paused":
+        flow.pause()
+    elif state == "unwatched":
+        train(net, flow, steps=1)
+    elif state == "closed":
+        flow.close()
+    with gradflow.branch("any"):
+        assert has_hooks(net[1]) == (state == "open")
+    if state == "paused":
+        flow.resume()
+    elif state == "unwatched":
+        train(net, flow, steps=1)
+    assert has_hooks(net[1]) == (state != "closed")
+    flow.close()
+
+
+@pytest.mark.usefixtures("no_branch_was_named")
+@pytest.mark.parametrize("steps", [0, 1])
+def test_first_branch_of_a_process_is_followed_like_a_later_one(steps):
+    net, known = Scaled(), Scaled()
+    with gradflow.watch(net) as flow:
+        for _ in range(steps):  # without a branch
+            net.act(net.gain * torch.ones(6)).sum().backward()
+            flow.step()
+            net.zero_grad()
+        first = paths_of_gain(net, flow)
+    with gradflow.watch(known) as flow:
+        assert paths_of_gain(known, flow) == first
+    assert [branch for branch, *_ in first] == ["right", "left"]
