@@ -230,6 +230,7 @@ class Window:
         terms: Names of terms of the loss, in the order they were named.
         first_passes: First passes of checkpoints, by module and where its inputs lay, with what tells whether
             they live: memory that was freed may hold another one's inputs.
+        uneased: Nodes seen since their graph was last kept from being freed by recursion.
         outside: Stands for whatever reads something beside the known branches.
         glue: Stands for the stretches outside any call, where they read a weight that a call made.
     """
@@ -241,6 +242,7 @@ class Window:
     contexts: dict[str, None] = field(default_factory=dict)
     terms: dict[str, None] = field(default_factory=dict)
     first_passes: dict[tuple[int, ...], list[FirstPass]] = field(default_factory=dict)
+    uneased: int = 0
     outside: Call = field(init=False)
     glue: Call = field(init=False)
 

@@ -19,6 +19,7 @@ from gradflow.capture.stems import Crossing, Stem
 from gradflow.capture.walk import (
     LONG,
     Slots,
+    ease_behind,
     ease_release,
     fresh_nodes,
     is_cast_of_leaf,
@@ -91,11 +92,9 @@ class Marker:
         self, roots: list[Node], window: Window, call: Call | None, inputs: Collection[Node] | None
     ) -> None:
         """Mark what is new behind ``roots`` as made in ``call``, which read ``inputs`` (None: anything)."""
-        fresh = fresh_nodes(roots, self.key)
+        fresh = self.fresh(roots, window)
         if not fresh:
             return
-        if len(fresh) > LONG:
-            ease_release([node for node, _ in reversed(fresh)])
         branch = None if call is None else call.branch
         is_in_forward = torch._C._current_graph_task_id() == -1
         is_plain = not is_in_forward or branches.is_plain()
@@ -104,6 +103,14 @@ class Marker:
             if not is_plain:
                 self._place_node(node, mark)
             self.mark(node, mark, inputs, slots, is_derived=True)
+
+    def fresh(self, roots: list[Node], window: Window) -> list[tuple[Node, Slots]]:
+        """Give what is new behind ``roots``; ease the release of a graph that has grown deep by now."""
+        fresh = fresh_nodes(roots, self.key)
+        window.uneased += len(fresh)
+        if window.uneased > LONG:
+            _ease(fresh, window)
+        return fresh
 
     def mark(
         self,
@@ -315,6 +322,18 @@ class Marker:
             return
         if mark.branch is None or mark.branch != call.branch:
             self.spread(child, lambda m: m.add_reach(call))
+
+
+def _ease(fresh: list[tuple[Node, Slots]], window: Window) -> None:
+    """Keep a graph that has grown deep, in this walk or over many, from being freed by recursion."""
+    if len(fresh) > LONG:
+        ease_release([node for node, _ in reversed(fresh)])
+        window.uneased = 0
+    else:
+        met = ease_behind(fresh[-1][0])
+        window.uneased = (
+            LONG - min(met, LONG) * 3 // 4
+        )  # not the whole: of two chains, now one and now the other
 
 
 def _is_read_by_several(mark: Mark) -> bool:

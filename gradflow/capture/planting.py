@@ -22,7 +22,7 @@ from gradflow.capture.calls import Call, Mark, Window, joined, origins_in
 from gradflow.capture.marking import Marker, Sink
 from gradflow.capture.stems import Rows
 from gradflow.capture.walk import (
-    fresh_nodes,
+    ease_release,
     is_in_checkpoint,
     is_leaf_node,
     leaf_of,
@@ -120,7 +120,7 @@ class Planter:
         window.contexts[name] = None
         call = Call("", 0, 0, window, branch=name)
         read = [tensor.grad_fn]
-        for node, slots in fresh_nodes([tensor.grad_fn], self.key):
+        for node, slots in self.marker.fresh([tensor.grad_fn], window):
             if _was_made_in(name, node):
                 self.marker.mark(node, Mark(window, call, name), None, slots)
                 read += upstream(node)
@@ -247,7 +247,7 @@ class Planter:
     def follow(self, gradients: tuple[Tensor | None, ...], mark: Mark) -> None:
         """Mark what a backward with ``create_graph`` builds as made where the differentiated node was."""
         roots = [g.grad_fn for g in gradients if g is not None and g.grad_fn is not None]
-        for node, slots in fresh_nodes(roots, self.key):
+        for node, slots in self.marker.fresh(roots, mark.window):
             self.marker.mark(node, Mark(mark.window, mark.call, mark.branch, mark.origins), None, slots)
 
     def _read(self, inputs: list[Node], call: Call) -> None:
@@ -299,13 +299,16 @@ def planters_behind(tensor: Tensor) -> list[Planter]:
     found: dict[int, Planter] = {}
     stack = [tensor.grad_fn] if tensor.grad_fn is not None else []
     seen: set[Node] = set(stack)
+    inner: list[Node] = []
     while stack:
         node = stack.pop()
         if is_leaf_node(node):
             hooks = (leaf_of(node)._backward_hooks or {}).values()
             found.update((id(p), p) for h in hooks if (p := getattr(h, "planter", None)) is not None)
             continue
+        inner.append(node)
         fresh = [c for c, _ in node.next_functions if c is not None and c not in seen]
         seen.update(fresh)
         stack.extend(fresh)
+    ease_release(sorted(inner, key=lambda node: -node._sequence_nr()))
     return list(found.values())

@@ -6,8 +6,10 @@ Graphs outgrow the recursion limit: three thousand chained operations are enough
 from __future__ import annotations
 
 import dataclasses
+import heapq
+import itertools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 
 import torch
@@ -20,6 +22,7 @@ from gradflow.capture.calls import Mark
 __all__ = [
     "LONG",
     "Slots",
+    "ease_behind",
     "ease_release",
     "fresh_nodes",
     "is_cast_of_leaf",
@@ -39,7 +42,8 @@ Slots = tuple[tuple[Node | None, int], ...]
 
 _LEAF: type = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # torch's stubs lack it
 LONG = 5000
-"""Chains of more nodes than this are freed by recursion that is too deep, unless eased."""
+"""Chains of many more nodes than this are freed by recursion that is too deep, unless eased."""
+_RELEASE = "gradflow.release"
 _DEPTH = 6  # how deep containers of tensors are looked into
 _VIEWS_AND_CASTS = frozenset({
     "AliasBackward0", "AsStridedBackward0", "ExpandBackward0", "PermuteBackward0", "ReshapeAliasBackward0",
@@ -171,14 +175,35 @@ def upstream(node: Node) -> Iterator[Node]:
             yield child
 
 
-def ease_release(nodes: list[Node]) -> None:
+def ease_release(nodes: Sequence[Node]) -> None:
     """Keep a deep graph from being freed by recursion; ``nodes`` in order, from the loss towards the leaves.
 
     torch 2.13 frees a chain of nodes that Python has seen recursively, which overflows the stack (a crash,
-    not an error) beyond some 50,000 of them. So each node at the head of a block holds the rest of its
+    not an error) beyond some 40,000 of them. So each node at the head of a block holds the rest of its
     block, in reverse: a list lets go of its last item first, so nodes die one by one from the loss on.
     """
     if len(nodes) <= LONG:
         return
     for head in range(0, len(nodes), LONG):
-        nodes[head].metadata["gradflow.release"] = nodes[head + 1 : head + LONG][::-1]  # type: ignore[index]
+        nodes[head].metadata[_RELEASE] = nodes[head + 1 : head + LONG][::-1]  # type: ignore[index]
+
+
+def ease_behind(root: Node) -> int:
+    """Do it for a graph that grows little by little, behind its newest node; tell how many nodes were met.
+
+    It looks back to the heads of earlier blocks, and may look at what lies around them again. So it is not
+    to be done before about as many nodes were added as were met: then it costs the same for each of them.
+    """
+    block: list[Node] = []
+    newest, count = [(-root._sequence_nr(), 0, root)], itertools.count(1)  # who reads a node comes before it
+    seen = {root}
+    while newest and len(block) < 4 * LONG:
+        node = heapq.heappop(newest)[-1]
+        block.append(node)
+        for child in upstream(node):
+            if child not in seen and _RELEASE not in child.metadata:  # type: ignore[operator]  # see above
+                seen.add(child)
+                heapq.heappush(newest, (-child._sequence_nr(), next(count), child))
+    if len(block) > LONG // 4:
+        root.metadata[_RELEASE] = block[:0:-1]  # type: ignore[index]  # see above
+    return len(block)
