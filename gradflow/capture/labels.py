@@ -10,7 +10,7 @@ No torch here: labels are worked out from the calls alone, when the first gradie
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from gradflow.capture.calls import Call, Mark, Origin, Window
 
@@ -84,7 +84,7 @@ class Labels:
         self.is_explicit = bool(window.contexts) or any(c.branch is not None for c in window.calls)
         self._home = window.home
         self._names: dict[PathKey, str] = {}
-        self._paths: dict[Call, PathKey] = {}
+        self._paths = _Paths()
         if self.is_explicit:
             named = (c.branch for c in window.calls if c.branch is not None)
             self.branches = tuple(dict.fromkeys([*window.contexts, *named]))
@@ -122,7 +122,7 @@ class Labels:
         path = None if mark.call is None else self._paths.get(mark.call)
         if path is not None:
             return self._names[path]
-        keys = _keys(mark, self._paths)
+        keys = self._paths.behind(mark.origins)
         return self._names[next(iter(keys))] if len(keys) == 1 else None
 
     def home_of(self, mark: Mark) -> str:
@@ -132,7 +132,41 @@ class Labels:
         return mark.call.path or self._home
 
 
-def _paths(window: Window, *, joins_itself: bool) -> dict[Call, PathKey]:
+class _Paths(dict[Call, PathKey]):
+    """The path of each call that has one, and the paths behind what derives from calls that have none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._behind: dict[Origin, set[PathKey]] = {}
+
+    def behind(self, origins: Set[Origin]) -> set[PathKey]:
+        """Give the paths that nodes stand on: their calls', else the nearest of those that they derive from.
+
+        To be asked when all calls before them have their path, for it is remembered: what each of many blocks
+        adds to derives from all blocks before, in as many ways as these have subsets.
+        """
+        waiting = [origin for origin in origins if self._is_unknown(origin)]
+        while waiting:
+            before = [origin for origin in waiting[-1].origins if self._is_unknown(origin)]
+            if before:
+                waiting += before
+            else:
+                origin = waiting.pop()
+                self._behind[origin] = self._joined(origin.origins)
+        return self._joined(origins)
+
+    def _is_unknown(self, origin: Origin) -> bool:
+        return origin.call not in self and origin not in self._behind
+
+    def _joined(self, origins: Set[Origin]) -> set[PathKey]:
+        found: set[PathKey] = set()
+        for origin in origins:
+            path = None if origin.call is None else self.get(origin.call)
+            found |= self._behind[origin] if path is None else {path}
+        return found
+
+
+def _paths(window: Window, *, joins_itself: bool) -> _Paths:
     """Find the path of every call; a call that only holds several paths has none.
 
     ``joins_itself``: whether a call that reads an earlier call of the same module joins its path, so that a
@@ -144,7 +178,7 @@ def _paths(window: Window, *, joins_itself: bool) -> dict[Call, PathKey]:
     for call in window.calls:
         if call.module in repeated and call.parent is not None:
             holders.update(call.parent.chain())
-    paths: dict[Call, PathKey] = {}
+    paths = _Paths()
     roots: dict[int, int] = {}
     for call in window.calls:
         if call.parent in paths:
@@ -152,7 +186,7 @@ def _paths(window: Window, *, joins_itself: bool) -> dict[Call, PathKey]:
         elif call.is_function:
             continue
         elif call.module in repeated:
-            keys = {key for origin in call.origins for key in _keys(origin, paths) if key[1] >= 0}
+            keys = {key for key in paths.behind(call.origins) if key[1] >= 0}
             if not joins_itself:
                 keys = {key for key in keys if key[0] != call.module}
             paths[call] = keys.pop() if len(keys) == 1 else _new_path(call.module, roots)
@@ -167,16 +201,9 @@ def _new_path(module: int, roots: dict[int, int]) -> PathKey:
     return module, number
 
 
-def _path_of_single(call: Call, paths: dict[Call, PathKey], home: str) -> PathKey:
-    keys = {key for origin in call.origins for key in _keys(origin, paths)}
+def _path_of_single(call: Call, paths: _Paths, home: str) -> PathKey:
+    keys = paths.behind(call.origins)
     return keys.pop() if len(keys) == 1 else (call.path or home, -1)
-
-
-def _keys(node: Mark | Origin, paths: dict[Call, PathKey]) -> set[PathKey]:
-    """Paths that a node stands on: its call's, else those it derives from."""
-    if node.call is not None and node.call in paths:
-        return {paths[node.call]}
-    return {key for origin in node.origins for key in _keys(origin, paths)}
 
 
 def _name_paths(window: Window, paths: dict[Call, PathKey]) -> tuple[dict[PathKey, str], str]:

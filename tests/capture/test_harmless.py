@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.utils.checkpoint import checkpoint
 
 import gradflow
-from gradflow.capture import calls, marking
+from gradflow.capture import calls
 from gradflow.capture.stems import Stem
 from tests import laws
 from tests.capture.test_branches import NAMES, encoder, triple, triplet
@@ -287,79 +287,3 @@ def test_graph_is_freed_without_the_garbage_collector():
             assert alive() is None
         finally:
             gc.enable()
-
-
-def test_very_deep_call_is_freed_without_recursion():
-    class Deep(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.w = torch.nn.Parameter(torch.ones(3))
-
-        def forward(self, x):
-            y = x * self.w
-            for _ in range(120_000):
-                y = y + 1.0
-            return y
-
-    net = Deep()
-    with gradflow.watch(net, branches=None) as flow:
-        net(torch.ones(3)).sum().backward()
-        flow.step()
-    assert flow.recording.last["w"].residual == 0.0
-
-
-class Chains(torch.nn.Module):
-    """Recurrent cells that take turns, each with a state of its own; all may read one memory."""
-
-    def __init__(self, count):
-        super().__init__()
-        self.cells = torch.nn.ModuleList([torch.nn.RNNCell(2, 2) for _ in range(count)])
-        self.memory = torch.nn.Sequential(*(torch.nn.Linear(2, 2) for _ in range(3000)))
-
-    def forward(self, x, steps, *, with_memory=False):
-        states = [torch.zeros(1, 2) for _ in self.cells]
-        memory = self.memory(x) if with_memory else 0.0
-        for _ in range(steps):
-            states = [cell(x, h) * 1.0 + memory for cell, h in zip(self.cells, states, strict=True)]
-        return states
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_chain_of_many_calls_is_freed_without_recursion(count):
-    net = Chains(count)
-    with gradflow.watch(net, last=1) as flow:
-        torch.cat(net(torch.ones(1, 2), 12_000)).sum().backward()
-        flow.step()
-    assert [len(param.uses) for param in flow.recording.last] == [12_000] * 4 * count
-    assert all(param.residual == 0.0 for param in flow.recording.last)
-
-
-def test_graph_of_a_differentiated_chain_is_freed_without_recursion():
-    net = Chains(1)
-    with gradflow.watch(net):
-        (state,) = net(torch.ones(1, 2), 12_000)
-        (grad,) = torch.autograd.grad(state.sum(), net.cells[0].bias_hh, create_graph=True)
-        del state
-        assert grad.requires_grad
-
-
-def test_graph_that_is_searched_for_recorders_is_freed_without_recursion():
-    value = torch.ones(3, requires_grad=True)
-    for _ in range(100_000):
-        value = value + 1.0
-    gradflow.branch.term("pull", value.sum())
-
-
-@pytest.mark.parametrize("with_memory", [False, True])
-def test_easing_looks_at_each_node_about_as_often_however_long_the_chain(monkeypatch, with_memory):
-    met, sizes = [], []
-    look = marking.ease_behind
-    monkeypatch.setattr(marking, "ease_behind", lambda root: met.append(look(root)) or met[-1])
-    net = Chains(1)
-    for steps in (2000, 8000):
-        met.clear()
-        with gradflow.watch(net):
-            (state,) = net(torch.ones(1, 2), steps, with_memory=with_memory)
-            sizes.append(sum(met) / steps)
-            del state
-    assert 0 < sizes[1] < 2 * sizes[0]
