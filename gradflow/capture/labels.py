@@ -161,8 +161,10 @@ class _Paths(dict[Call, PathKey]):
     def _joined(self, origins: Set[Origin]) -> set[PathKey]:
         found: set[PathKey] = set()
         for origin in origins:
-            path = None if origin.call is None else self.get(origin.call)
-            found |= self._behind[origin] if path is None else {path}
+            if origin.call is not None and origin.call in self:
+                found.add(self[origin.call])
+            else:
+                found |= self._behind[origin]
         return found
 
 
@@ -181,7 +183,7 @@ def _paths(window: Window, *, joins_itself: bool) -> _Paths:
     paths = _Paths()
     roots: dict[int, int] = {}
     for call in window.calls:
-        if call.parent in paths:
+        if call.parent is not None and call.parent in paths:
             paths[call] = paths[call.parent]
         elif call.is_function:
             continue
