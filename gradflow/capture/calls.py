@@ -39,7 +39,8 @@ class Call:
         context: The ``branch()`` that was open at its start (compared by identity only).
         branch: The branch that the context or a named module decides; None leaves it to the paths.
         origins: Nodes that its inputs derive from, as far as they are of its window.
-        makes_weights: Whether it, or a call around it, has no tensor among its arguments: a parametrization.
+        maker: Stands for the nearest call, itself or one around it, without a tensor among its arguments, for
+            it may make weights, as a parametrization does. None where all have one.
         recomputes: For a forward run again inside a backward, as checkpointing does: a mark of its first run.
         is_recomputed: Whether it ran inside a backward at all.
         is_function: Whether its module has no parameters, so that calling it again makes no path.
@@ -48,7 +49,7 @@ class Call:
 
     context: object = None
     origins: frozenset[Origin] = frozenset()
-    makes_weights: bool = False
+    maker: object = None
     recomputes: Mark | None = None
     is_recomputed: bool = False
     is_function: bool = False
@@ -120,7 +121,8 @@ class Mark:
         origins: Nodes of other stretches that it derives from, should its own call not place it.
         readers: Calls that took it as an input; they decide where nothing else does.
         reach: Calls of other stretches that read it around their inputs, as a cached weight is read.
-        is_stem_candidate: A view or cast of a parameter, or made by a call that makes weights.
+        is_stem_candidate: A view or cast of a parameter, or made by a call that may make weights.
+        is_weight: A view or cast of a parameter, or of what a call has made that may make weights.
         is_unplaced: Made in a named stretch that was over before anybody saw the node.
         is_gated: Whether it lies outside any branch, behind a node that one reads.
         has_known_edges: Whether hooks tell what it sends to nodes that lie outside any branch like itself.
@@ -132,6 +134,7 @@ class Mark:
     readers: Set[Call] = frozenset()
     reach: Set[Call] = frozenset()
     is_stem_candidate = False
+    is_weight = False
     is_unplaced = False
     is_gated = False
     has_known_edges = False

@@ -146,15 +146,15 @@ class Marker:
             below = mark_of(child, self.key)
             if below is None:
                 continue
-            reads_weight |= below.is_stem_candidate
+            reads_weight |= below.is_stem_candidate and not _is_made_with(below, mark)
             if is_derived:
                 mark.origins = joined(mark.origins, origins_in(mark.window, call, below))
             is_inner = below.call is call and branch is None and not below.is_stem_candidate
             if not is_inner and self._reads(child, below, mark, inputs):
                 crossings.append(Crossing(mark, slot, below, output))
-        makes_weights = call is not None and call.makes_weights
-        if makes_weights or (reads_weight and len(slots) == 1 and is_view_or_cast(node)):
-            mark.is_stem_candidate = True
+        is_weight = reads_weight and len(slots) == 1 and is_view_or_cast(node)
+        if is_weight or _may_make_weights(call):
+            mark.is_stem_candidate, mark.is_weight = True, is_weight
             self.has_open_views |= branch is None and not (call is not None and call.is_torchs)
         if edges or crossings:
             node.register_hook(self._sink.hook(edges, crossings or ()))  # mostly none: an object less to hold
@@ -315,7 +315,8 @@ class Marker:
 
     def _cross(self, child: Node, mark: Mark, reader: Mark, inputs: Collection[Node] | None) -> None:
         """Take note that a node reads another stretch around the inputs of its call: a cached weight."""
-        if not mark.is_stem_candidate and (inputs is None or child in inputs):
+        is_stem_candidate = mark.is_stem_candidate and not _is_made_with(mark, reader)
+        if not is_stem_candidate and (inputs is None or child in inputs):
             return
         call = reader.call or reader.window.glue
         if mark.call is not None and mark.call.is_inside(call):
@@ -339,6 +340,18 @@ def _ease(fresh: list[tuple[Node, Slots]], window: Window) -> None:
 def _is_read_by_several(mark: Mark) -> bool:
     """Tell whether several named branches read a node, so that it and all behind it is shared."""
     return len({call.branch for call in mark.readers if call.recomputes is None} - {None}) > 1
+
+
+def _may_make_weights(call: Call | None) -> bool:
+    """Tell whether a call, or one around it, has no tensor among its arguments."""
+    return call is not None and call.maker is not None
+
+
+def _is_made_with(mark: Mark, reader: Mark) -> bool:
+    """Tell whether one call without a tensor among its arguments made both, and a node is no weight to it."""
+    if mark.is_weight or mark.call is None or reader.call is None:
+        return False
+    return mark.call.maker is not None and mark.call.maker is reader.call.maker
 
 
 def _is_open(mark: Mark) -> bool:

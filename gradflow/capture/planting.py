@@ -166,8 +166,10 @@ class Planter:
         if type(module).__module__ in _TORCHS:  # asked each time: a parametrization changes it
             call.is_torchs = True
         tensors = tensors_of(data)
-        if not tensors or (parent is not None and parent.makes_weights):
-            call.makes_weights = True
+        if not tensors:
+            call.maker = object()
+        elif parent is not None and parent.maker is not None:
+            call.maker = parent.maker
         inputs = [node for t in tensors if (node := t.grad_fn) is not None]
         if inputs:
             self._derive(call, window, parent, inputs)

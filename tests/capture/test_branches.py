@@ -79,6 +79,50 @@ def test_module_that_is_given_no_tensor_and_joins_its_named_paths_shares_nothing
     assert_is(step, {n: {f"net.{k}": g for k, g in found.items()} for n, found in truth.items()})
 
 
+class Judged(nn.Module):
+    """Takes arrays; two heads read what its three paths give, so that all of these meet inside it."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.net, self.heads = make(), nn.ModuleList([nn.Linear(4, 1), nn.Linear(4, 2)])
+
+    def judge(self, a, p, n):
+        return sum(head(a * p - n).square().mean() for head in self.heads)
+
+    def forward(self, *inputs):
+        return self.judge(*(self.net(torch.from_numpy(x)) for x in inputs))
+
+
+class Packed(nn.Module):
+    """An encoder that reads views of one weight, residually."""
+
+    def __init__(self):
+        super().__init__()
+        self.packed, self.inner = nn.Parameter(torch.randn(12, 6) / 4), nn.Linear(6, 6)
+
+    def forward(self, x):
+        into, out = self.packed.split([6, 6])
+        return torch.tanh(x + self.inner(x) @ into) @ out[:, :4]
+
+
+@pytest.mark.parametrize("make", [encoder, Packed])
+@pytest.mark.parametrize("branches", [NAMES, None])
+def test_paths_that_meet_inside_a_module_that_is_given_no_tensor_are_counted(make, branches):
+    net, inputs = Judged(make), triple()
+    calls = {f"net#{i}" if branches is None else NAMES[i]: (x,) for i, x in enumerate(inputs)}
+    truth = laws.leaf_aliases(net.net, calls, lambda out: net.judge(*out.values()))
+    with gradflow.watch(net, branches=branches, keep="tensors") as flow:
+        step = backward_step(flow, net(*(x.numpy() for x in inputs)))
+    for param in step:
+        if param.fqn.startswith("net."):
+            assert param.contributors == tuple(truth)
+            for name, found in truth.items():
+                np.testing.assert_array_equal(param.contribution(name), found[param.fqn[4:]].numpy())
+        else:
+            assert param.contributors == (param.fqn.rpartition(".")[0],)
+    laws.assert_gradient_conserved(step)
+
+
 class ForwardOnce(nn.Module):
     """The third idiom: a method called twice, never the module itself."""
 

@@ -150,3 +150,24 @@ def test_more_blocks_than_python_may_call_inside_one_another(is_sum):
         owners.append([flow.recording.last[f"blocks.{i}.own.weight"].contributors for i in range(4)])
     assert owners[0] == owners[1]
     assert owners[0][1] == ("blocks.0.shared#0",)
+
+
+class OwnData(nn.Module):
+    """A model that is called with nothing, for it has its data itself."""
+
+    def __init__(self, inside, *data):
+        super().__init__()
+        self.inside, self.data = inside, data
+
+    def forward(self, *data):
+        return self.inside(*(data or self.data))
+
+
+def test_model_that_is_called_with_nothing_costs_about_the_same_for_each_layer():
+    counts = []
+    for depth in (20, 40, 80):
+        layers = [layer for _ in range(depth) for layer in (nn.Linear(2, 2), nn.Tanh())]
+        net = OwnData(nn.Sequential(*layers), torch.ones(1, 2))
+        with gradflow.watch(net):
+            counts.append(python_calls(net))
+    assert counts[2] < 2.2 * counts[1] < 4.84 * counts[0]
