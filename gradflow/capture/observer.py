@@ -78,7 +78,6 @@ class Observer:
         self._hooks = HooksOnModules(self, named)
         self._leaf_handles: dict[int, list[RemovableHandle]] = {}
         self._resting: dict[int, Account] = {}  # accounts of earlier steps: a new one for each costs more
-        self._strangers: set[int] = set()
         self._lock = threading.RLock()
         self._warned: set[str] = set()
         self._task = -1
@@ -149,7 +148,7 @@ class Observer:
             elif self.ranks is None and self.is_armed:
                 self._resting[key] = account
         self.labeller.forget()
-        self._strangers.clear()
+        self.targets.next_step()
         self.reports, self.is_complete = [], True
         self.passes.forget()
         self.by_reader, self.missing = set(), set()
@@ -188,13 +187,10 @@ class Observer:
         key = id(leaf) if self.ranks is None else self.ranks.key(leaf)
         if key in self.targets.params:
             return key
-        if id(leaf) in self._strangers:
+        if self.targets.is_stranger(leaf, may_compare=self.ranks is None):
             return None
         self._look()
-        if id(leaf) in self.targets.params:
-            return id(leaf)
-        self._strangers.add(id(leaf))
-        return None
+        return id(leaf) if id(leaf) in self.targets.params else None
 
     def begins(self, path: str, module: nn.Module) -> None:
         """The forward of a module is about to begin: see what the other processes have to do with it."""

@@ -34,6 +34,8 @@ class Targets:
         params: The watched parameters, by ``id``; held so that an id is never used again.
         holdings: What each module held when the model was last looked through; None where its own methods
             tell what that is, which may change without a trace.
+        strangers: Leaves that were met and are none of ``params``, by ``id``; held weakly.
+        has_compared: Whether the model was compared with ``holdings`` in this step.
     """
 
     roots: Mapping[str, nn.Module]
@@ -41,6 +43,8 @@ class Targets:
     names: dict[int, tuple[str, ...]] = field(default_factory=dict)
     params: dict[int, torch.Tensor] = field(default_factory=dict)
     holdings: list[_Holding] | None = None
+    strangers: dict[int, weakref.ref[torch.Tensor]] = field(default_factory=dict)
+    has_compared: bool = False
 
     @property
     def title(self) -> str:
@@ -82,9 +86,30 @@ class Targets:
         """
         return self.holdings is None or not all(holding.is_as_it_was() for holding in self.holdings)
 
+    def is_stranger(self, leaf: torch.Tensor, *, may_compare: bool) -> bool:
+        """Tell whether a leaf that is none of ``params`` cannot have become one since :meth:`look`.
+
+        A model is compared with what it was for each leaf that was not met before, and once a step for all
+        others: it may have many parameters that are not to be watched.
+
+        Args:
+            leaf: The leaf.
+            may_compare: False where leaves stand in for parameters that are not to be found in the model.
+        """
+        met = self.strangers.get(id(leaf))
+        is_known = met is not None and met() is leaf and self.has_compared
+        if not is_known:
+            self.strangers[id(leaf)], self.has_compared = weakref.ref(leaf), True
+        return is_known or (may_compare and not self.may_have_changed())
+
+    def next_step(self) -> None:
+        """Another step begins: the model may be another by then."""
+        self.has_compared = False
+        self.strangers = {key: met for key, met in self.strangers.items() if met() is not None}
+
     def forget(self) -> None:
         """Drop what modules held: the model will not be looked through again."""
-        self.holdings = None
+        self.holdings, self.strangers = None, {}
 
     def require(self) -> None:
         """Refuse a model without anything to watch, and patterns that match nothing.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import gradflow
-from gradflow.capture import branches
+from gradflow.capture import branches, targets
 from tests.capture.test_branches import NAMES, encoder, triple, triplet
 
 
@@ -111,15 +111,51 @@ def test_hooks_that_are_put_on_again_fit_the_model_as_it_is_by_then(change):
         assert param.residual == 0.0
 
 
-def test_hooks_of_an_unchanged_model_are_put_on_again_without_looking_through_it(monkeypatch):
-    net, looks = encoder(), []
-    look = gradflow.capture.targets.Targets.look
-    monkeypatch.setattr(gradflow.capture.targets.Targets, "look", lambda s: looks.append(s) or look(s))
+@pytest.fixture
+def looks(monkeypatch):
+    found, look = [], targets.Targets.look
+    monkeypatch.setattr(targets.Targets, "look", lambda s: found.append(s) or look(s))
+    return found
+
+
+def test_hooks_of_an_unchanged_model_are_put_on_again_without_looking_through_it(looks):
+    net = encoder()
     with gradflow.watch(net, branches=NAMES, every=2) as flow:
-        before = len(looks)
+        looks.clear()
         train(net, flow, steps=5)
         assert len(flow.recording) == 3
-        assert len(looks) == before
+        assert not looks
+
+
+def test_model_is_not_looked_through_for_each_leaf_that_is_not_watched(looks):
+    net, other = encoder(), nn.Linear(4, 4)
+    with gradflow.watch(net, params="0.weight") as flow:
+        looks.clear()
+        for number in range(3):
+            inputs = [x.requires_grad_() for x in triple(number)]
+            triplet(*(other(net(x)) for x in inputs)).backward()
+            flow.step()
+        assert not looks
+    assert flow.recording.last.params == ("0.weight",)
+
+
+@pytest.mark.parametrize("is_seen_before", [False, True])
+def test_parameter_that_was_not_watched_is_watched_once_the_model_has_it(is_seen_before):
+    net, other = encoder(), nn.Linear(6, 6)
+    with gradflow.watch(net, branches=NAMES, keep="tensors") as flow:
+        if is_seen_before:
+            for number in range(2):
+                net.zero_grad()
+                triplet(*(net(other(x)) for x in triple(number))).backward()
+                flow.step()
+            assert not any(fqn.startswith("other") for fqn in flow.recording.last.params)
+        net.other = other
+        net.zero_grad()
+        with gradflow.branch("whole"):
+            triplet(*(nn.Sequential.forward(net[:3], net.other(x)) for x in triple())).backward()
+        flow.step()
+    param = flow.recording.last["other.weight"]
+    assert (param.total == other.weight.grad.numpy()).all()
 
 
 @pytest.mark.parametrize("every", [1, 2])
