@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import weakref
+from bisect import bisect_right
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -20,9 +21,17 @@ __all__ = ["are_named", "branch", "check_name", "closed_stretch", "current", "is
 _REMEMBERED = 256  # stretches that are over
 
 
+class _Stretch(NamedTuple):
+    """A stretch that is over: the first node made in it, the first made after it, and its branch."""
+
+    start: int
+    end: int
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class _State:
-    """The open branch of a thread, and the stretches that are over.
+    """The open branch of a thread, and the stretches that are over, in the order of their ends.
 
     Stretches are told by autograd's own count of the nodes that this thread has made. It is used for one
     thing only: to see that a node was made in a stretch that is over, whose branch nobody claimed it for.
@@ -30,7 +39,7 @@ class _State:
 
     branch: branch | None = None
     started: int = 0
-    closed: tuple[tuple[int, int, str], ...] = ()
+    closed: tuple[_Stretch, ...] = ()
 
 
 class Told(Protocol):
@@ -84,7 +93,7 @@ class branch:  # noqa: N801 - reads as a verb in `with gradflow.branch("anchor")
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         before, state = self._before.pop(), _state.get()
-        stretch = (state.started, _nodes_made(), self.name)
+        stretch = _Stretch(state.started, _nodes_made(), self.name)
         _state.set(replace(before, closed=(*state.closed, stretch)[-_REMEMBERED:]))
 
     def claim(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -208,10 +217,13 @@ def is_plain() -> bool:
 def closed_stretch(number: int) -> str | None:
     """Give the branch, over by now, inside which the node of that number was made; None if there is none.
 
-    Where stretches lie inside one another, the innermost counts.
+    Where stretches lie inside one another, the innermost counts: it was over first.
     """
-    inside = [(start, name) for start, end, name in _state.get().closed if start <= number < end]
-    return max(inside)[1] if inside else None
+    closed = _state.get().closed
+    if not closed or number >= closed[-1].end:  # mostly: it is newer than all of them
+        return None
+    first = bisect_right(closed, number, key=lambda stretch: stretch.end)
+    return next((stretch.name for stretch in closed[first:] if stretch.start <= number), None)
 
 
 def check_name(name: object, *, where: str) -> None:

@@ -1,5 +1,7 @@
 """Which path a use belongs to: named stretches, named modules, and paths found by counting."""
 
+import contextvars
+import random
 import threading
 
 import numpy as np
@@ -9,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import gradflow
+from gradflow.capture import branches
 from tests import laws
 
 NAMES = ("anchor", "positive", "negative")
@@ -336,6 +339,32 @@ def test_stretch_without_module_calls_is_unclaimed_and_can_be_claimed():
         step = backward_step(flow, run(claims=True))
     assert step["proj"].contributors == ("text", "image")
     laws.assert_gradient_conserved(step)
+
+
+def test_stretch_that_is_over_is_found_among_many(monkeypatch):
+    draw, seen, made = random.Random(0), [], 0
+    monkeypatch.setattr(branches, "_nodes_made", lambda: made)
+
+    def grow(depth):
+        nonlocal made
+        for number in range(draw.randrange(5)):
+            made += draw.randrange(3)
+            start, name = made, f"{9 - depth}.{number}"
+            with gradflow.branch(name):
+                if depth < 4:
+                    grow(depth + 1)
+                made += draw.randrange(3)
+            seen.append((depth, start, made, name))
+
+    def look():
+        while len(seen) < 3 * branches._REMEMBERED:
+            grow(0)
+        kept = seen[-branches._REMEMBERED :]
+        for number in range(made + 2):
+            around = [one for one in kept if one[1] <= number < one[2]]
+            assert branches.closed_stretch(number) == (max(around)[3] if around else None)
+
+    contextvars.Context().run(look)
 
 
 def test_term_of_the_loss_on_the_weights_is_unclaimed():
