@@ -8,6 +8,7 @@ from torch import nn
 
 import gradflow
 from gradflow.capture import marking
+from tests.capture.test_growth import python_calls
 
 
 def test_very_deep_call_is_freed_without_recursion():
@@ -111,21 +112,6 @@ class Stack(nn.Module):
         return x
 
 
-def python_calls(act):
-    count = 0
-
-    def note(_frame, event, _arg):
-        nonlocal count
-        count += event == "call"
-
-    sys.setprofile(note)
-    try:
-        act()
-    finally:
-        sys.setprofile(None)
-    return count
-
-
 def test_blocks_that_derive_from_all_before_are_not_told_apart_by_every_way_back():
     counts = []
     for depth in (4, 8, 16):
@@ -150,24 +136,3 @@ def test_more_blocks_than_python_may_call_inside_one_another(is_sum):
         owners.append([flow.recording.last[f"blocks.{i}.own.weight"].contributors for i in range(4)])
     assert owners[0] == owners[1]
     assert owners[0][1] == ("blocks.0.shared#0",)
-
-
-class OwnData(nn.Module):
-    """A model that is called with nothing, for it has its data itself."""
-
-    def __init__(self, inside, *data):
-        super().__init__()
-        self.inside, self.data = inside, data
-
-    def forward(self, *data):
-        return self.inside(*(data or self.data))
-
-
-def test_model_that_is_called_with_nothing_costs_about_the_same_for_each_layer():
-    counts = []
-    for depth in (20, 40, 80):
-        layers = [layer for _ in range(depth) for layer in (nn.Linear(2, 2), nn.Tanh())]
-        net = OwnData(nn.Sequential(*layers), torch.ones(1, 2))
-        with gradflow.watch(net):
-            counts.append(python_calls(net))
-    assert counts[2] < 2.2 * counts[1] < 4.84 * counts[0]
