@@ -9,11 +9,11 @@ import dataclasses
 import heapq
 import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from types import FrameType
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import FrameType, FunctionType, MethodType, ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.checkpoint import CheckpointFunction
 
@@ -44,7 +44,10 @@ _LEAF: type = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  
 LONG = 5000
 """Chains of many more nodes than this are freed by recursion that is too deep, unless eased."""
 _RELEASE = "gradflow.release"
-_DEPTH = 6  # how deep containers of tensors are looked into
+_DEPTH = 6  # how deep containers of tensors are looked into; objects, as a distribution is one, half as deep
+_FEW = 64  # attributes of an object, or items in one; what has more is a trainer, a vocabulary, a dataset
+_NO_DATA = (nn.Module, type, FunctionType, MethodType, ModuleType)
+_CONTAINERS = (Mapping, tuple, list, set, frozenset)
 _VIEWS_AND_CASTS = frozenset({
     "AliasBackward0", "AsStridedBackward0", "ExpandBackward0", "PermuteBackward0", "ReshapeAliasBackward0",
     "SelectBackward0", "SliceBackward0", "SplitBackward0", "SplitWithSizesBackward0", "SqueezeBackward1",
@@ -68,20 +71,32 @@ def tensors_of(data: object) -> list[Tensor]:
 
 
 def tensors_in(value: object, depth: int = _DEPTH) -> Iterator[Tensor]:
-    """Give every tensor in nested tuples, lists, dicts and dataclasses."""
+    """Give every tensor in nested tuples, lists, dicts and dataclasses, and in what other objects hold."""
     if isinstance(value, Tensor):
         yield value
     elif depth == 0 or value is None or isinstance(value, str | bytes | int | float):
         return
-    elif isinstance(value, Mapping):
-        for item in value.values():
+    else:
+        for item in _held_by(value, in_objects=depth > _DEPTH // 2):
             yield from tensors_in(item, depth - 1)
-    elif isinstance(value, tuple | list | set | frozenset):
-        for item in value:
-            yield from tensors_in(item, depth - 1)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from tensors_in(getattr(value, field.name, None), depth - 1)
+
+
+def _held_by(value: object, *, in_objects: bool) -> Iterable[object]:
+    """Give the items of a container, or what any other object holds, as a distribution holds its mean."""
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, tuple | list | set | frozenset):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+    if not in_objects or isinstance(value, _NO_DATA):
+        return ()
+    slots = [kind.__dict__.get("__slots__", ()) for kind in type(value).__mro__]
+    names = itertools.chain.from_iterable((one,) if isinstance(one, str) else one for one in slots)
+    held = [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in names)]
+    if len(held) > _FEW:
+        return ()
+    return [item for item in held if not (isinstance(item, _CONTAINERS) and len(item) > _FEW)]
 
 
 def is_leaf_node(node: Node) -> bool:

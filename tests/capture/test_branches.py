@@ -3,6 +3,7 @@
 import contextvars
 import random
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,6 +125,77 @@ def test_paths_that_meet_inside_a_module_that_is_given_no_tensor_are_counted(mak
         else:
             assert param.contributors == (param.fqn.rpartition(".")[0],)
     laws.assert_gradient_conserved(step)
+
+
+class Policy(nn.Module):
+    """Gives a distribution, whose spread is a parameter that no module holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.log_std = encoder(), nn.Parameter(torch.zeros(4))
+
+    def forward(self, x):
+        return torch.distributions.Independent(torch.distributions.Normal(self.net(x), self.log_std.exp()), 1)
+
+
+def test_what_a_module_puts_into_a_distribution_is_seen():
+    net, inputs, action = Policy(), triple(), torch.ones(5, 4)
+    calls = {name: (x,) for name, x in zip(NAMES, inputs, strict=True)}
+    truth = laws.leaf_aliases(net, calls, lambda out: sum(d.log_prob(action).mean() for d in out.values()))
+    with gradflow.watch(net, branches=NAMES, keep="tensors") as flow:
+        step = backward_step(flow, sum(net(x).log_prob(action).mean() for x in inputs))
+    assert step["log_std"].contributors == NAMES
+    assert_is(step, truth)
+
+
+class Slotted:
+    """Holds what it is given, without a dictionary."""
+
+    __slots__ = ("nodes",)
+
+    def __init__(self, nodes):
+        self.nodes = nodes
+
+
+class Passing(nn.Module):
+    """Takes and gives an object, as layers of graph networks do."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.own = kind, nn.Parameter(torch.randn(6, 6) / 3)
+
+    def forward(self, graph):
+        return self.kind(nodes=torch.tanh(graph.nodes @ self.own))
+
+
+@pytest.mark.parametrize(
+    "kind", [SimpleNamespace, Slotted, lambda nodes: SimpleNamespace(nodes=nodes, of=[nodes])]
+)
+def test_objects_that_hold_tensors_carry_a_path_from_call_to_call(kind):
+    net, inputs = nn.Sequential(Passing(kind), Passing(kind)), triple()
+    head = nn.Linear(6, 4)
+    whole = nn.ModuleList([net, head])
+    calls = {name: (kind(nodes=x),) for name, x in zip(NAMES, inputs, strict=True)}
+    truth = laws.leaf_aliases(net, calls, lambda out: triplet(*(head(g.nodes) for g in out.values())))
+    with gradflow.watch(whole, branches=NAMES, keep="tensors") as flow:
+        step = backward_step(flow, triplet(*(head(net(kind(nodes=x)).nodes) for x in inputs)))
+    assert step["1.weight"].contributors == NAMES
+    for name, found in truth.items():
+        for fqn, gradient in found.items():
+            np.testing.assert_array_equal(step[f"0.{fqn}"].contribution(name), gradient.numpy())
+
+
+def test_large_objects_are_not_searched():
+    class Watched(dict):
+        def values(self):
+            raise AssertionError("searched")
+
+    words = Watched({i: i for i in range(100)})
+    net = encoder()
+    net.register_forward_hook(lambda _net, _inputs, out: SimpleNamespace(out=out, words=words))
+    with gradflow.watch(net, branches=NAMES) as flow:
+        step = backward_step(flow, triplet(*(net(x).out for x in triple())))
+    assert step.complete
 
 
 class ForwardOnce(nn.Module):
