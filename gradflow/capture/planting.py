@@ -22,6 +22,7 @@ from gradflow.capture.calls import Call, Mark, Window, joined, origins_in
 from gradflow.capture.marking import Marker, Sink
 from gradflow.capture.stems import Rows
 from gradflow.capture.walk import (
+    all_behind,
     ease_release,
     is_in_checkpoint,
     is_leaf_node,
@@ -299,18 +300,12 @@ def _identity(module: nn.Module, data: object) -> tuple[int, ...]:
 def planters_behind(tensor: Tensor) -> list[Planter]:
     """Find the recorders that watch a parameter, or marked a node, behind a tensor."""
     found: dict[int, Planter] = {}
-    stack = [tensor.grad_fn] if tensor.grad_fn is not None else []
-    seen: set[Node] = set(stack)
     inner: list[Node] = []
-    while stack:
-        node = stack.pop()
+    for node in reversed(all_behind(tensor.grad_fn) if tensor.grad_fn is not None else []):
         if is_leaf_node(node):
             hooks = (leaf_of(node)._backward_hooks or {}).values()
             found.update((id(p), p) for h in hooks if (p := getattr(h, "planter", None)) is not None)
-            continue
-        inner.append(node)
-        fresh = [c for c, _ in node.next_functions if c is not None and c not in seen]
-        seen.update(fresh)
-        stack.extend(fresh)
-    ease_release(sorted(inner, key=lambda node: -node._sequence_nr()))
+        else:
+            inner.append(node)
+    ease_release(inner)
     return list(found.values())

@@ -22,6 +22,7 @@ from gradflow.capture.calls import Mark
 __all__ = [
     "LONG",
     "Slots",
+    "all_behind",
     "ease_behind",
     "ease_release",
     "fresh_nodes",
@@ -190,8 +191,27 @@ def upstream(node: Node) -> Iterator[Node]:
             yield child
 
 
+def all_behind(root: Node) -> list[Node]:
+    """Give a node and every node behind it, leaves too, children before their readers."""
+    order: list[Node] = []
+    seen: set[Node] = set()
+    stack = [(root, False)]
+    while stack:
+        node, is_done = stack.pop()
+        if is_done:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((child, False) for child, _ in node.next_functions if child is not None)
+    return order
+
+
 def ease_release(nodes: Sequence[Node]) -> None:
     """Keep a deep graph from being freed by recursion; ``nodes`` in order, from the loss towards the leaves.
+
+    The order has to be that of the graph, and not that of time, which graphs made by several threads do not
+    follow: a node that holds one of its own readers is never freed.
 
     torch 2.13 frees a chain of nodes that Python has seen recursively, which overflows the stack (a crash,
     not an error) beyond some 40,000 of them. So each node at the head of a block holds the rest of its

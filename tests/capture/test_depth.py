@@ -1,6 +1,9 @@
 """What a very deep graph or model must not do: end the process, or take ever longer for each node."""
 
+import contextlib
 import sys
+import threading
+import weakref
 
 import pytest
 import torch
@@ -70,6 +73,37 @@ def test_graph_that_is_searched_for_recorders_is_freed_without_recursion():
     for _ in range(100_000):
         value = value + 1.0
     gradflow.branch.term("pull", value.sum())
+
+
+@pytest.mark.parametrize("is_watched", [False, True])
+def test_graph_that_threads_made_one_after_another_is_freed(is_watched):
+    net, kept = nn.ParameterDict({"gain": nn.Parameter(torch.ones(2))}), []
+    net.end = nn.Linear(2, 1)
+
+    class Thing:
+        """Lives as long as a node holds it."""
+
+    def grow(before, grown):  # each thread counts its nodes from 0
+        z = before
+        for _ in range(2900):
+            z = before + z * net["gain"]
+        thing = z.grad_fn.metadata["thing"] = Thing()
+        kept.append(weakref.ref(thing))
+        grown.append(z)
+
+    with gradflow.watch(net) if is_watched else contextlib.nullcontext():
+        z = torch.ones(1, 2)
+        for _ in range(4):
+            grown = []
+            thread = threading.Thread(target=grow, args=(z, grown))
+            thread.start()
+            thread.join()
+            z = grown.pop()
+        z = net.end(z)
+        gradflow.branch.term("pull", z.sum())
+        assert all(one() is not None for one in kept)
+        del z
+        assert all(one() is None for one in kept)
 
 
 @pytest.mark.parametrize("with_memory", [False, True])
