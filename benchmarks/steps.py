@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -49,14 +50,14 @@ def every_tenth(scale: float = 1.0, nets: Iterable[Net] = NETS.values()) -> Tabl
     for net in nets:
         times = times_of(net, rounds=_rounds(net, scale))
         plain = times["plain"]
-        floor = Spread.of([(_EVERY - 1 + ratio) / _EVERY for ratio in times["floor"].over(plain).cpu])
+        floor = Spread.of(times["floor, every 10th"].over(plain).cpu)
         found = times["every 10th"].over(plain)
         rows.append(timed(net.title, found, target=1.02, more=(str(floor),), floor=floor))
     return Table(
         "Every tenth step watched",
         "`every=10`: whole cycles of ten steps, the watched one and those without hooks, as a multiple of "
-        "plain ones. Taken in the same rounds as the table before; *floor*: nine plain steps and one of the "
-        "floor.",
+        "plain ones. Taken in the same rounds as the table before; *floor*: the same cycles, in which the hooks "
+        "of the floor are put on for one step and taken off after it.",
         rows,
         "× plain",
         ("floor, × plain",),
@@ -99,7 +100,7 @@ def deltas(scale: float = 1.0, nets: Iterable[Net] = NETS.values()) -> Table:
 
 
 def times_of(net: Net, *, rounds: int) -> dict[str, Times]:
-    """Time a plain step, the two floors, a watched one, and those of which every tenth is watched."""
+    """Time a plain step, the two floors and a watched one, and steps of which every tenth is such a one."""
     if (net.name, rounds) not in _found:
         runs = [_times_of_build(net, each) for each in builds_of(net, rounds)]
         _found[net.name, rounds] = pooled(runs)
@@ -126,7 +127,8 @@ def ways(job: Job) -> tuple[dict[str, Variant], list[gradflow.Recorder]]:
     All have the same tensors, which lie where they lie: from one build of a net to the next a plain step
     differs by more than watching costs. A turn begins with a step that is not timed.
     """
-    found = {"plain": Variant(job.step), "bare": bare(job), "floor": least(job)[0]}
+    floor = least(job)[0]
+    found = {"plain": Variant(job.step), "bare": bare(job), "floor": floor}
     flow = gradflow.watch(job.model, branches=job.branches, last=1)
     flow.pause()
     found["watched"] = Variant(then(job.step, flow.step), flow.resume, flow.pause)
@@ -136,7 +138,15 @@ def ways(job: Job) -> tuple[dict[str, Variant], list[gradflow.Recorder]]:
     found["every 10th"] = Variant(
         then(job.step, tenth.step), then(job.step, tenth.resume), tenth.pause, _EVERY
     )
+    found["floor, every 10th"] = Variant(_once_in(_EVERY, floor, job.step), job.step, steps=_EVERY)
     return found, [flow, tenth]
+
+
+def _once_in(count: int, way: Variant, step: Work) -> Work:
+    """Give a step that is of a way once in so many times, with its hooks on for it alone."""
+    numbers = itertools.cycle(range(count))
+    hooked = then(then(way.on, way.work), way.off)
+    return lambda: hooked() if next(numbers) == 0 else step()
 
 
 def _rounds(net: Net, scale: float) -> int:
