@@ -56,8 +56,8 @@ def every_tenth(scale: float = 1.0, nets: Iterable[Net] = NETS.values()) -> Tabl
     return Table(
         "Every tenth step watched",
         "`every=10`: whole cycles of ten steps, the watched one and those without hooks, as a multiple of "
-        "plain ones. Taken in the same rounds as the table before; *floor*: the same cycles, in which the hooks "
-        "of the floor are put on for one step and taken off after it.",
+        "plain ones. Taken in the same rounds as the table before; *floor*: the same cycles, in which the "
+        "hooks of the floor are put on for one step and taken off after it.",
         rows,
         "× plain",
         ("floor, × plain",),
@@ -100,7 +100,7 @@ def deltas(scale: float = 1.0, nets: Iterable[Net] = NETS.values()) -> Table:
 
 
 def times_of(net: Net, *, rounds: int) -> dict[str, Times]:
-    """Time a plain step, the two floors and a watched one, and steps of which every tenth is such a one."""
+    """Time a plain step, both floors, a watched one, and steps of which every tenth is of these."""
     if (net.name, rounds) not in _found:
         runs = [_times_of_build(net, each) for each in builds_of(net, rounds)]
         _found[net.name, rounds] = pooled(runs)
