@@ -332,9 +332,8 @@ def _ease(fresh: list[tuple[Node, Slots]], window: Window) -> None:
         window.uneased = 0
     else:
         met = ease_behind(fresh[-1][0])
-        window.uneased = (
-            LONG - min(met, LONG) * 3 // 4
-        )  # not the whole: of two chains, now one and now the other
+        wait = min(met, LONG) * 3 // 4  # not the whole: of two chains, now one is met and now the other
+        window.uneased = LONG - wait
 
 
 def _is_read_by_several(mark: Mark) -> bool:
