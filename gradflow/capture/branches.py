@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from bisect import bisect_right
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
@@ -16,7 +15,7 @@ from gradflow.capture.stems import Rows
 from gradflow.errors import InvalidArgumentError
 from gradflow.record import RESERVED
 
-__all__ = ["are_named", "branch", "check_name", "closed_stretch", "current", "is_inside", "is_plain", "tell"]
+__all__ = ["branch", "check_name", "closed_stretch", "current", "is_inside", "is_plain"]
 
 _REMEMBERED = 256  # stretches that are over
 
@@ -41,16 +40,6 @@ class _State:
     started: int = 0
     closed: tuple[_Stretch, ...] = ()
 
-
-class Told(Protocol):
-    """Who wants to know when the first branch is named."""
-
-    def branches_are_named(self) -> None:
-        """A branch is named for the first time in this process."""
-
-
-_named: list[str] = []  # the first name in this process, once there is one
-_told: weakref.WeakSet[Told] = weakref.WeakSet()
 
 _PLAIN = _State()
 _state: ContextVar[_State] = ContextVar("gradflow_branch", default=_PLAIN)
@@ -82,8 +71,6 @@ class branch:  # noqa: N801 - reads as a verb in `with gradflow.branch("anchor")
         self._before: list[_State] = []
 
     def __enter__(self) -> branch:
-        if not _named:
-            _first_named(self.name)
         state = _state.get()
         self._before.append(state)
         _state.set(replace(state, branch=self, started=_nodes_made()))
@@ -180,22 +167,6 @@ class branch:  # noqa: N801 - reads as a verb in `with gradflow.branch("anchor")
 def _nodes_made() -> int:
     """Give autograd's count of the nodes that this thread has made."""
     return torch._C._autograd._get_sequence_nr()
-
-
-def _first_named(name: str) -> None:
-    _named.append(name)
-    for one in list(_told):
-        one.branches_are_named()
-
-
-def are_named() -> bool:
-    """Tell whether any branch was ever named in this process, on any thread."""
-    return bool(_named)
-
-
-def tell(one: Told) -> None:
-    """Let somebody know when the first branch is named; held weakly."""
-    _told.add(one)
 
 
 def current() -> branch | None:

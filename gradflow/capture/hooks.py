@@ -119,15 +119,12 @@ class ModuleHooks:
         path: Path of the module.
         module: The module.
         is_function: As in :class:`EnterHook`.
-
-    Attributes:
-        is_function: As given: then they do nothing before a branch is named, and need not be there.
     """
 
-    __slots__ = ("_after", "_before", "_module", "is_function")
+    __slots__ = ("_after", "_before", "_module")
 
     def __init__(self, observer: Watching, path: str, module: nn.Module, *, is_function: bool) -> None:
-        self._module, self.is_function = weakref.ref(module), is_function
+        self._module = weakref.ref(module)
         self._before = EnterHook(observer, path, is_function=is_function)
         self._after = LeaveHook(observer, is_function=is_function)
 
@@ -142,8 +139,8 @@ class ModuleHooks:
 class HooksOnModules:
     """The hooks on all modules of a model, put on and taken off together.
 
-    Those of a module that is like a function are put on when the first branch of the process is named, for
-    before that they do nothing, and torch takes a slower way through a module that has any.
+    They are on modules without parameters as well, where they do nothing before a branch is named: put on
+    later, they would stand behind those of the user.
 
     Args:
         observer: Whom they tell.
@@ -154,7 +151,6 @@ class HooksOnModules:
         self._observer, self._named = observer, named
         self._hooks: list[ModuleHooks] = []
         self._handles: list[RemovableHandle] = []
-        self._left_off: list[ModuleHooks] = []
 
     @property
     def are_known(self) -> bool:
@@ -170,25 +166,15 @@ class HooksOnModules:
         self._hooks = []
 
     def put_on(self) -> None:
-        """Register what there is anything to tell with."""
-        are_named = branches.are_named()
+        """Register them."""
         for hooks in self._hooks:
-            if are_named or not hooks.is_function:
-                self._handles.extend(hooks.put_on())
-            else:
-                self._left_off.append(hooks)
+            self._handles.extend(hooks.put_on())
 
     def take_off(self) -> None:
         """Take off what is on."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._left_off = [], []
-
-    def put_on_the_rest(self) -> None:
-        """Register what was left off, for a branch is named now."""
-        left_off, self._left_off = self._left_off, []
-        for hooks in left_off:
-            self._handles.extend(hooks.put_on())
+        self._handles = []
 
     def _of(self, path: str, module: nn.Module) -> ModuleHooks:
         is_function = id(module) not in self._named and next(module.parameters(), None) is None

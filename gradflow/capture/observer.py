@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradflow.capture import branches
 from gradflow.capture.arrivals import Part
 from gradflow.capture.calls import Mark, Window
 from gradflow.capture.hooks import AccumulatedHook, HooksOnModules, LeafHook, NodeHook
@@ -84,7 +83,6 @@ class Observer:
         self._has_notes = False  # whether there may be anything to forget when the next step begins
         self.on_backward: Callable[[int], None] = lambda _task: None
         self.on_drop: Callable[[], None] = lambda: None
-        branches.tell(self)
 
     @property
     def is_waiting(self) -> bool:
@@ -92,20 +90,17 @@ class Observer:
         return not self.accounts and not self._windows
 
     def arm(self) -> None:
-        """Put hooks on the modules and every watched parameter."""
+        """Put hooks on every module and every watched parameter."""
         if self.is_armed:
             return
-        self.is_armed = self._has_notes = True
+        self._has_notes = True
         if self._hooks.are_known and self.ranks is None and not self.targets.may_have_changed():
             self._hook_leaves()
         else:
             self._look()
             self._hooks.look(self.targets.modules())
+        self.is_armed = True
         self._hooks.put_on()
-
-    def branches_are_named(self) -> None:
-        """From now on it matters when modules without parameters are called."""
-        self.guarded(self._hooks.put_on_the_rest)
 
     def disarm(self) -> None:
         """Take every hook off again; what nodes of living graphs still call does nothing any more."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import gradflow
-from gradflow.capture import branches, targets
+from gradflow.capture import targets
 from tests.capture.test_branches import NAMES, encoder, triple, triplet
 
 
@@ -234,66 +234,12 @@ def paths_of_gain(net, flow):
     return [(use.branch, use.call, use.norm) for use in flow.recording.last["gain"].uses]
 
 
-@pytest.fixture
-def no_branch_was_named(monkeypatch):
-    monkeypatch.setattr(branches, "_named", [])
-
-
-def has_hooks(module):
-    before, after = bool(module._forward_pre_hooks), bool(module._forward_hooks)
-    assert before == after
-    return before
-
-
-@pytest.mark.usefixtures("no_branch_was_named")
-def test_module_without_parameters_has_no_hooks_before_a_branch_is_named():
-    net = encoder()
-    with gradflow.watch(net, branches=NAMES) as flow:
-        train(net, flow, steps=1)
-        assert [has_hooks(m) for m in net.modules()] == [True, True, False, True]
-        with gradflow.branch("any"):
-            assert all(map(has_hooks, net.modules()))
-    assert not any(map(has_hooks, net.modules()))
-
-
-@pytest.mark.usefixtures("no_branch_was_named")
-def test_module_without_parameters_that_is_a_branch_has_hooks_from_the_first():
-    net = encoder()
-    with gradflow.watch(net, branches={"bent": net[1]}):
-        assert has_hooks(net[1])
-
-
-@pytest.mark.usefixtures("no_branch_was_named")
-@pytest.mark.parametrize("state", ["open", "paused", "unwatched", "closed"])
-def test_first_branch_hooks_only_models_that_are_watched_then(state):
-    net = encoder()
-    flow = gradflow.watch(net, branches=NAMES, every=2)
-    if state == "paused":
-        flow.pause()
-    elif state == "unwatched":
-        train(net, flow, steps=1)
-    elif state == "closed":
-        flow.close()
-    with gradflow.branch("any"):
-        assert has_hooks(net[1]) == (state == "open")
-    if state == "paused":
-        flow.resume()
-    elif state == "unwatched":
-        train(net, flow, steps=1)
-    assert has_hooks(net[1]) == (state != "closed")
-    flow.close()
-
-
-@pytest.mark.usefixtures("no_branch_was_named")
-@pytest.mark.parametrize("steps", [0, 1])
-def test_first_branch_of_a_process_is_followed_like_a_later_one(steps):
-    net, known = Scaled(), Scaled()
+def test_hooks_of_the_user_stand_behind_those_that_were_there():
+    net = Scaled()
     with gradflow.watch(net) as flow:
-        for _ in range(steps):  # without a branch
-            net.act(net.gain * torch.ones(6)).sum().backward()
-            flow.step()
-            net.zero_grad()
-        first = paths_of_gain(net, flow)
-    with gradflow.watch(known) as flow:
-        assert paths_of_gain(known, flow) == first
-    assert [branch for branch, *_ in first] == ["right", "left"]
+        net.act.register_forward_hook(lambda _act, _inputs, out: out * 2)
+        assert [branch for branch, *_ in paths_of_gain(net, flow)] == ["right", "left"]
+        for module in net.modules():
+            (first, *_), (last, *_) = module._forward_pre_hooks.values(), module._forward_hooks.values()
+            assert type(first).__name__ == "EnterHook"
+            assert type(last).__name__ == "LeaveHook"
