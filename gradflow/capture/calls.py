@@ -233,7 +233,7 @@ class Window:
         terms: Names of terms of the loss, in the order they were named.
         first_passes: First passes of checkpoints, by module and where its inputs lay, with what tells whether
             they live: memory that was freed may hold another one's inputs.
-        uneased: Nodes seen since it was last looked whether their graph has to be kept from recursive release.
+        uneased: Nodes seen since their graph was last looked at, to keep it from being freed by recursion.
         outside: Stands for whatever reads something beside the known branches.
         glue: Stands for the stretches outside any call, where they read a weight that a call made.
     """

@@ -230,7 +230,7 @@ def ease_behind(root: Node) -> int:
     to be done before about as many nodes were added as were met: then it costs the same for each of them.
     """
     block: list[Node] = []
-    newest, count = [(-root._sequence_nr(), 0, root)], itertools.count(1)  # mostly readers before what they read
+    newest, count = [(-root._sequence_nr(), 0, root)], itertools.count(1)  # mostly readers come first
     seen = {root}
     while newest and len(block) < 4 * LONG:
         node = heapq.heappop(newest)[-1]
