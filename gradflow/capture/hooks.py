@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradflow.capture import branches
+from gradflow.capture.branches import is_plain
 from gradflow.capture.marking import Edge
 from gradflow.capture.planting import Planter
 from gradflow.capture.ranks import Ranks
@@ -88,7 +88,7 @@ class EnterHook(_Hook):
 
     def __call__(self, module: nn.Module, args: object, kwargs: object = None) -> None:
         """Called by torch before the module's forward; without ``kwargs`` once it was taken off."""
-        if kwargs is None or torch.compiler.is_compiling() or (self._is_function and branches.is_plain()):
+        if kwargs is None or torch.compiler.is_compiling() or (self._is_function and is_plain()):
             return
         observer = self._observer
         if observer.ranks is not None:
@@ -107,7 +107,7 @@ class LeaveHook(_Hook):
 
     def __call__(self, module: nn.Module, _args: object, output: object) -> None:
         """Called by torch after the module's forward."""
-        if not torch.compiler.is_compiling() and not (self._is_function and branches.is_plain()):
+        if not torch.compiler.is_compiling() and not (self._is_function and is_plain()):
             self._observer.planter.leave(module, output)
 
 

@@ -220,7 +220,8 @@ def ease_release(nodes: Sequence[Node]) -> None:
     if len(nodes) <= LONG:
         return
     for head in range(0, len(nodes), LONG):
-        nodes[head].metadata[_RELEASE] = nodes[head + 1 : head + LONG][::-1]  # type: ignore[index]
+        rest = nodes[head + 1 : head + LONG]
+        nodes[head].metadata[_RELEASE] = rest[::-1]  # type: ignore[index]  # a method, to torch's stubs
 
 
 def ease_behind(root: Node) -> int:
@@ -236,9 +237,9 @@ def ease_behind(root: Node) -> int:
         node = heapq.heappop(newest)[-1]
         block.append(node)
         for child in upstream(node):
-            if child not in seen and _RELEASE not in child.metadata:  # type: ignore[operator]  # see above
+            if child not in seen and _RELEASE not in child.metadata:  # type: ignore[operator]  # as above
                 seen.add(child)
                 heapq.heappush(newest, (-child._sequence_nr(), next(count), child))
     if len(block) > LONG // 4:
-        root.metadata[_RELEASE] = block[:0:-1]  # type: ignore[index]  # see above
+        root.metadata[_RELEASE] = block[:0:-1]  # type: ignore[index]  # a method, to torch's stubs
     return len(block)
