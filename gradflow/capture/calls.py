@@ -119,6 +119,7 @@ class Mark:
         call: The innermost call it was made in; None for a stretch of forward outside any call.
         branch: The branch it belongs to by context.
         origins: Nodes of other stretches that it derives from, should its own call not place it.
+        depth: Nodes in a row behind it, to where a chain of them is broken for the sake of its release.
         readers: Calls that took it as an input; they decide where nothing else does.
         reach: Calls of other stretches that read it around their inputs, as a cached weight is read.
         is_stem_candidate: A view or cast of a parameter, or made by a call that may make weights.
@@ -131,6 +132,7 @@ class Mark:
         stem: What is kept of the node where branches may meet at it; None where they cannot.
     """
 
+    depth = 0
     readers: Set[Call] = frozenset()
     reach: Set[Call] = frozenset()
     is_stem_candidate = False
@@ -233,7 +235,6 @@ class Window:
         terms: Names of terms of the loss, in the order they were named.
         first_passes: First passes of checkpoints, by module and where its inputs lay, with what tells whether
             they live: memory that was freed may hold another one's inputs.
-        uneased: Nodes seen since their graph was last looked at, to keep it from being freed by recursion.
         outside: Stands for whatever reads something beside the known branches.
         glue: Stands for the stretches outside any call, where they read a weight that a call made.
     """
@@ -245,7 +246,6 @@ class Window:
     contexts: dict[str, None] = field(default_factory=dict)
     terms: dict[str, None] = field(default_factory=dict)
     first_passes: dict[tuple[int, ...], list[FirstPass]] = field(default_factory=dict)
-    uneased: int = 0
     outside: Call = field(init=False)
     glue: Call = field(init=False)
 

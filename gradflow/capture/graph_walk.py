@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.autograd.graph import Node as AutogradNode
 
-from gradflow.capture.walk import ease_release, is_leaf_node
+from gradflow.capture.release import break_chains
+from gradflow.capture.walk import is_leaf_node
 from gradflow.errors import InvalidArgumentError
 from gradflow.graph import Saved
 from gradflow.graph.data import owner_path
@@ -83,7 +84,7 @@ def walk_from(losses: list[torch.Tensor]) -> Walk:
                 stack.append(child)
     nodes = _sorted(roots, slots, waiting)
     position = {node: at for at, node in enumerate(nodes)}
-    ease_release(nodes)
+    break_chains((node, slots[node]) for node in reversed(nodes))
     return Walk(
         nodes=nodes,
         inputs=[[-1 if c is None else position[c] for c, _ in slots[node]] for node in nodes],

@@ -15,12 +15,10 @@ from torch.autograd.graph import Node
 
 from gradflow.capture import branches
 from gradflow.capture.calls import Call, Mark, Window, joined, origins_in
+from gradflow.capture.release import DEEP, break_chain
 from gradflow.capture.stems import Crossing, Stem
 from gradflow.capture.walk import (
-    LONG,
     Slots,
-    ease_behind,
-    ease_release,
     fresh_nodes,
     is_cast_of_leaf,
     is_leaf_node,
@@ -92,7 +90,7 @@ class Marker:
         self, roots: list[Node], window: Window, call: Call | None, inputs: Collection[Node] | None
     ) -> None:
         """Mark what is new behind ``roots`` as made in ``call``, which read ``inputs`` (None: anything)."""
-        fresh = self.fresh(roots, window)
+        fresh = fresh_nodes(roots, self.key)
         if not fresh:
             return
         branch = None if call is None else call.branch
@@ -103,14 +101,6 @@ class Marker:
             if not is_plain:
                 self._place_node(node, mark)
             self.mark(node, mark, inputs, slots, is_derived=True)
-
-    def fresh(self, roots: list[Node], window: Window) -> list[tuple[Node, Slots]]:
-        """Give what is new behind ``roots``; ease the release of a graph that has grown deep by now."""
-        fresh = fresh_nodes(roots, self.key)
-        window.uneased += len(fresh)
-        if window.uneased > LONG:
-            _ease(fresh, window)
-        return fresh
 
     def mark(
         self,
@@ -130,7 +120,6 @@ class Marker:
             slots: Where its inputs lead.
             is_derived: Whether the origins of the mark are those of its inputs.
         """
-        put_mark(node, self.key, mark)
         call, branch, reads_weight = mark.call, mark.branch, False
         edges: list[Edge] = []
         crossings: list[Crossing] = []
@@ -139,13 +128,13 @@ class Marker:
                 continue
             if is_leaf_node(child):
                 reads_weight = True
-                param = self._sink.key(leaf_of(child))
-                if param is not None:
-                    edges.append(Edge(mark, node.name(), slot, param))
+                edges += self._uses(child, mark, node, slot)
                 continue
             below = mark_of(child, self.key)
             if below is None:
                 continue
+            if below.depth >= mark.depth:
+                mark.depth = below.depth + 1
             reads_weight |= below.is_stem_candidate and not _is_made_with(below, mark)
             if is_derived:
                 mark.origins = joined(mark.origins, origins_in(mark.window, call, below))
@@ -156,8 +145,21 @@ class Marker:
         if is_weight or _may_make_weights(call):
             mark.is_stem_candidate, mark.is_weight = True, is_weight
             self.has_open_views |= branch is None and not (call is not None and call.is_torchs)
+        self._put(node, mark, slots)
         if edges or crossings:
             node.register_hook(self._sink.hook(edges, crossings or ()))  # mostly none: an object less to hold
+
+    def _uses(self, leaf: Node, mark: Mark, node: Node, slot: int) -> tuple[Edge, ...]:
+        """Give the use that an edge from a node into a leaf is, where the leaf is a watched parameter."""
+        param = self._sink.key(leaf_of(leaf))
+        return () if param is None else (Edge(mark, node.name(), slot, param),)
+
+    def _put(self, node: Node, mark: Mark, slots: Slots) -> None:
+        """Put a mark on a node, and break the chain that the node is the end of, where it has grown long."""
+        if mark.depth > DEEP:
+            mark.depth = 0
+            break_chain(node, slots)
+        put_mark(node, self.key, mark)
 
     def guarded(self, node: Node, *, is_split: bool = True) -> Stem:
         """Give the stem that a node is, with a pre-hook on it."""
@@ -323,17 +325,6 @@ class Marker:
             return
         if mark.branch is None or mark.branch != call.branch:
             self.spread(child, lambda m: m.add_reach(call))
-
-
-def _ease(fresh: list[tuple[Node, Slots]], window: Window) -> None:
-    """Keep a graph that has grown deep, in this walk or over many, from being freed by recursion."""
-    if len(fresh) > LONG:
-        ease_release([node for node, _ in reversed(fresh)])
-        window.uneased = 0
-    else:
-        met = ease_behind(fresh[-1][0])
-        wait = min(met, LONG) * 3 // 4  # not the whole: of two chains, now one is met and now the other
-        window.uneased = LONG - wait
 
 
 def _is_read_by_several(mark: Mark) -> bool:

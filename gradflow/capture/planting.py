@@ -20,10 +20,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from gradflow.capture import branches
 from gradflow.capture.calls import Call, Mark, Window, joined, origins_in
 from gradflow.capture.marking import Marker, Sink
+from gradflow.capture.release import break_chains
 from gradflow.capture.stems import Rows
 from gradflow.capture.walk import (
-    all_behind,
-    ease_release,
+    fresh_nodes,
     is_in_checkpoint,
     is_leaf_node,
     leaf_of,
@@ -121,7 +121,7 @@ class Planter:
         window.contexts[name] = None
         call = Call("", 0, 0, window, branch=name)
         read = [tensor.grad_fn]
-        for node, slots in self.marker.fresh([tensor.grad_fn], window):
+        for node, slots in fresh_nodes([tensor.grad_fn], self.key):
             if _was_made_in(name, node):
                 self.marker.mark(node, Mark(window, call, name), None, slots)
                 read += upstream(node)
@@ -250,7 +250,7 @@ class Planter:
     def follow(self, gradients: tuple[Tensor | None, ...], mark: Mark) -> None:
         """Mark what a backward with ``create_graph`` builds as made where the differentiated node was."""
         roots = [g.grad_fn for g in gradients if g is not None and g.grad_fn is not None]
-        for node, slots in self.marker.fresh(roots, mark.window):
+        for node, slots in fresh_nodes(roots, self.key):
             self.marker.mark(node, Mark(mark.window, mark.call, mark.branch, mark.origins), None, slots)
 
     def _read(self, inputs: list[Node], call: Call) -> None:
@@ -299,13 +299,12 @@ def _identity(module: nn.Module, data: object) -> tuple[int, ...]:
 
 def planters_behind(tensor: Tensor) -> list[Planter]:
     """Find the recorders that watch a parameter, or marked a node, behind a tensor."""
+    behind = [] if tensor.grad_fn is None else fresh_nodes([tensor.grad_fn], None)
+    break_chains(behind)
+    read = dict.fromkeys(child for _, slots in behind for child, _ in slots)
     found: dict[int, Planter] = {}
-    inner: list[Node] = []
-    for node in reversed(all_behind(tensor.grad_fn) if tensor.grad_fn is not None else []):
-        if is_leaf_node(node):
+    for node in read:
+        if node is not None and is_leaf_node(node):
             hooks = (leaf_of(node)._backward_hooks or {}).values()
             found.update((id(p), p) for h in hooks if (p := getattr(h, "planter", None)) is not None)
-        else:
-            inner.append(node)
-    ease_release(inner)
     return list(found.values())

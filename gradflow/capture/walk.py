@@ -6,10 +6,9 @@ Graphs outgrow the recursion limit: three thousand chained operations are enough
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType, FunctionType, MethodType, ModuleType
 
 import torch
@@ -20,11 +19,7 @@ from torch.utils.checkpoint import CheckpointFunction
 from gradflow.capture.calls import Mark
 
 __all__ = [
-    "LONG",
     "Slots",
-    "all_behind",
-    "ease_behind",
-    "ease_release",
     "fresh_nodes",
     "is_cast_of_leaf",
     "is_in_checkpoint",
@@ -42,9 +37,6 @@ Slots = tuple[tuple[Node | None, int], ...]
 """Where the inputs of a node lead: to which node, and to which of its outputs."""
 
 _LEAF: type = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]  # torch's stubs lack it
-LONG = 5000
-"""Chains of many more nodes than this are freed by recursion that is too deep, unless eased."""
-_RELEASE = "gradflow.release"
 _DEPTH = 6  # how deep containers of tensors are looked into; objects, as a distribution is one, half as deep
 _FEW = 64  # attributes of an object, or items in one; what has more is a trainer, a vocabulary, a dataset
 _NO_DATA = (nn.Module, type, FunctionType, MethodType, ModuleType)
@@ -144,11 +136,11 @@ def is_in_checkpoint() -> bool:
     return False
 
 
-def fresh_nodes(roots: list[Node], key: str) -> list[tuple[Node, Slots]]:
+def fresh_nodes(roots: list[Node], key: str | None) -> list[tuple[Node, Slots]]:
     """Give the nodes behind ``roots`` that carry no mark under ``key``, children before their readers.
 
-    The walk stops at marked nodes and at leaves: what lies behind a mark is marked already. With each node
-    comes where its inputs lead, for asking costs more than keeping.
+    The walk stops at marked nodes and at leaves: what lies behind a mark is marked already. Without a key it
+    goes on to the leaves. With each node comes where its inputs lead, for asking costs more than keeping.
     """
     roots = [root for root in roots if _is_fresh(root, key)]
     chain: list[tuple[Node, Slots]] = []  # from the root on, as long as it does not branch; mostly to its end
@@ -161,7 +153,7 @@ def fresh_nodes(roots: list[Node], key: str) -> list[tuple[Node, Slots]]:
     return _fresh_behind(roots, key) + chain if roots else chain
 
 
-def _fresh_behind(roots: list[Node], key: str) -> list[tuple[Node, Slots]]:
+def _fresh_behind(roots: list[Node], key: str | None) -> list[tuple[Node, Slots]]:
     """Do it where the graph branches."""
     order: list[tuple[Node, Slots]] = []
     seen: set[Node] = set()
@@ -180,8 +172,8 @@ def _fresh_behind(roots: list[Node], key: str) -> list[tuple[Node, Slots]]:
     return order
 
 
-def _is_fresh(node: Node, key: str) -> bool:
-    return type(node) is not _LEAF and key not in node.metadata  # type: ignore[operator]  # see above
+def _is_fresh(node: Node, key: str | None) -> bool:
+    return type(node) is not _LEAF and (key is None or key not in node.metadata)  # type: ignore[operator]
 
 
 def upstream(node: Node) -> Iterator[Node]:
@@ -189,57 +181,3 @@ def upstream(node: Node) -> Iterator[Node]:
     for child, _ in node.next_functions:
         if child is not None and not is_leaf_node(child):
             yield child
-
-
-def all_behind(root: Node) -> list[Node]:
-    """Give a node and every node behind it, leaves too, children before their readers."""
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack = [(root, False)]
-    while stack:
-        node, is_done = stack.pop()
-        if is_done:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((child, False) for child, _ in node.next_functions if child is not None)
-    return order
-
-
-def ease_release(nodes: Sequence[Node]) -> None:
-    """Keep a deep graph from being freed by recursion; ``nodes`` in order, from the loss towards the leaves.
-
-    The order has to be that of the graph, and not that of time, which graphs made by several threads do not
-    follow: a node that holds one of its own readers is never freed.
-
-    torch 2.13 frees a chain of nodes that Python has seen recursively, which overflows the stack (a crash,
-    not an error) beyond some 40,000 of them. So each node at the head of a block holds the rest of its
-    block, in reverse: a list lets go of its last item first, so nodes die one by one from the loss on.
-    """
-    if len(nodes) <= LONG:
-        return
-    for head in range(0, len(nodes), LONG):
-        rest = nodes[head + 1 : head + LONG]
-        nodes[head].metadata[_RELEASE] = rest[::-1]  # type: ignore[index]  # a method, to torch's stubs
-
-
-def ease_behind(root: Node) -> int:
-    """Do it for a graph that grows little by little, behind its newest node; tell how many nodes were met.
-
-    It looks back to the heads of earlier blocks, and may look at what lies around them again. So it is not
-    to be done before about as many nodes were added as were met: then it costs the same for each of them.
-    """
-    block: list[Node] = []
-    newest, count = [(-root._sequence_nr(), 0, root)], itertools.count(1)  # mostly readers come first
-    seen = {root}
-    while newest and len(block) < 4 * LONG:
-        node = heapq.heappop(newest)[-1]
-        block.append(node)
-        for child in upstream(node):
-            if child not in seen and _RELEASE not in child.metadata:  # type: ignore[operator]  # as above
-                seen.add(child)
-                heapq.heappush(newest, (-child._sequence_nr(), next(count), child))
-    if len(block) > LONG // 4:
-        root.metadata[_RELEASE] = block[:0:-1]  # type: ignore[index]  # a method, to torch's stubs
-    return len(block)

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 import gradflow
-from gradflow.capture import marking
 from tests.capture.test_growth import python_calls
 
 
@@ -106,19 +105,121 @@ def test_graph_that_threads_made_one_after_another_is_freed(is_watched):
         assert all(one() is None for one in kept)
 
 
-@pytest.mark.parametrize("with_memory", [False, True])
-def test_easing_looks_at_each_node_about_as_often_however_long_the_chain(monkeypatch, with_memory):
-    met, sizes = [], []
-    look = marking.ease_behind
-    monkeypatch.setattr(marking, "ease_behind", lambda root: met.append(look(root)) or met[-1])
-    net = Chains(1)
-    for steps in (2000, 8000):
-        met.clear()
-        with gradflow.watch(net):
-            (state,) = net(torch.ones(1, 2), steps, with_memory=with_memory)
-            sizes.append(sum(met) / steps)
-            del state
-    assert 0 < sizes[1] < 2 * sizes[0]
+def in_thread_with_small_stack(run):
+    """Run something in a thread with a stack of 1 MB, where 10,000 nodes freed by recursion are too many."""
+    before, failures = threading.stack_size(1 << 20), []
+
+    def guarded():
+        try:
+            run()
+        except BaseException as error:
+            failures.append(error)
+
+    try:
+        thread = threading.Thread(target=guarded)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    assert not failures, failures
+
+
+class Steps(nn.Module):
+    """Makes as many nodes in a row as it is told to, or two rows at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(1))
+
+    def forward(self, h, count=3, g=None):
+        for _ in range(count // 2):
+            h = h * self.w + 1.0
+        return h if g is None else (h, torch.tanh(g * self.w))
+
+
+def small_calls_and_one_large(net):
+    h = torch.ones(1)
+    for _ in range(3):
+        for count in (*[100] * 49, 5100):
+            h = net(h, count)
+    return h
+
+
+def two_states(net):
+    h = g = torch.ones(1)
+    for _ in range(8000):
+        h, g = net(h, 2, g)
+    return h, g
+
+
+def readout_that_is_dropped(net):
+    h = torch.ones(1)
+    for _ in range(10_000):
+        h = net(h, 6)
+        net(h, 6).sum().item()
+    return h
+
+
+def two_chains_of_unequal_calls(net):
+    h = g = torch.ones(1)
+    for _ in range(3000):
+        h, g = net(h, 16), net(g, 10)
+    return h, g
+
+
+def long_skips(net):
+    h = kept = torch.ones(1)
+    for at in range(8000):
+        h = net(h)
+        if at % 97 == 0:
+            h, kept = h + kept, h
+    return h
+
+
+CHAINS = [
+    small_calls_and_one_large,
+    two_states,
+    readout_that_is_dropped,
+    two_chains_of_unequal_calls,
+    long_skips,
+]
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_chain_that_grew_in_any_manner_is_freed_where_the_stack_is_small(chain):
+    def run():
+        net = Steps()
+        with gradflow.watch(net, branches=None):
+            ends = chain(net)
+            del ends
+
+    in_thread_with_small_stack(run)
+
+
+def test_chain_over_many_backwards_that_keep_it_is_freed_where_the_stack_is_small():
+    def run():
+        net, h = Steps(), torch.ones(1)
+        with gradflow.watch(net, branches=None, last=1) as flow:
+            for _ in range(6):
+                for _ in range(1200):
+                    h = net(h)
+                h.sum().backward(retain_graph=True)
+                flow.step()
+            del h
+        assert flow.recording.last["w"].residual == 0.0
+
+    in_thread_with_small_stack(run)
+
+
+def test_graph_that_nobody_watches_is_freed_after_a_trace_where_the_stack_is_small():
+    def run():
+        h = torch.ones(3, requires_grad=True)
+        for _ in range(20_000):
+            h = h + 1.0
+        traced = gradflow.trace(h.sum())
+        del h, traced
+
+    in_thread_with_small_stack(run)
 
 
 class Gated(nn.Module):
