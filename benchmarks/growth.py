@@ -14,7 +14,8 @@ import torch
 import gradflow
 from benchmarks.nets import Job, Optimize, chain, lstm, sgd
 from benchmarks.page import Row, Table
-from benchmarks.timing import Spread, Times, Variant, Work, interleave, then
+from benchmarks.steps import on_one_model
+from benchmarks.timing import Spread, Times, Variant, Work, interleave
 
 __all__ = ["PICTURE", "SWEEPS", "Curve", "Sweep", "drawn", "slope", "table"]
 
@@ -32,24 +33,34 @@ class Sweep:
     Attributes:
         what: Grows, in words.
         sizes: In rising order.
-        works: Gives, for a size, what is measured ("extra" is "watched" less "plain"), and what to close.
+        works: Gives, for a size, what is measured ("plain", and "watched" with "floor", or "traced"), and
+            what to close.
         rounds: How many.
     """
 
     what: str
     sizes: tuple[int, ...]
     works: Callable[[int], tuple[Works, list[gradflow.Recorder]]]
-    rounds: int = 11
+    rounds: int = 21
 
 
 @dataclass
 class Curve:
-    """What a sweep found: seconds by size, of what watching or tracing adds and of the plain step."""
+    """What a sweep found: seconds by size, of what watching or tracing adds and of the plain step.
+
+    Attributes:
+        what: Grew, in words.
+        sizes: In rising order.
+        extra: What watching, or tracing, adds.
+        plain: The plain step.
+        floor: What the floor adds; empty where nothing is watched.
+    """
 
     what: str
     sizes: list[int] = field(default_factory=list)
     extra: list[Times] = field(default_factory=list)
     plain: list[Times] = field(default_factory=list)
+    floor: list[Times] = field(default_factory=list)
 
     def milliseconds(self, times: Sequence[Times]) -> list[float]:
         """Give the median CPU time at each size."""
@@ -86,7 +97,11 @@ def measured(sweep: Sweep, scale: float = 1.0) -> Curve:
         plain, watched = times[f"plain {size}"], times.get(f"watched {size}")
         curve.sizes.append(size)
         curve.plain.append(plain)
-        curve.extra.append(times[f"traced {size}"] if watched is None else watched.minus(plain))
+        if watched is None:
+            curve.extra.append(times[f"traced {size}"])
+        else:
+            curve.extra.append(watched.minus(plain))
+            curve.floor.append(times[f"floor {size}"].minus(plain))
     return curve
 
 
@@ -100,26 +115,32 @@ def table(scale: float = 1.0, sweeps: Sequence[Sweep] | None = None, picture: Pa
         "CPU time that watching adds to a step (for the size of the graph: that `gradflow.trace` and "
         "`collapse` take), while one size grows: the exponent of size, fitted to the three largest sizes "
         "(1: linear; the target leaves 0.1 to timing). The fit over all sizes, which constants bend, and the "
-        "exponent of the plain step stand beside it.",
+        "exponents of the plain step and of what the floor of a whole step adds stand beside it.",
         rows,
         "exponent",
-        ("sizes", "ms added", "over all sizes", "plain"),
+        ("sizes", "ms added", "over all sizes", "plain", "floor"),
         (f"![Log-log curves of what is added against each size]({picture.name})",),
     )
 
 
 def _row(curve: Curve) -> Row:
-    rounds = range(len(curve.extra[0].cpu))
-    last = curve.sizes[-3:]
-    found = [slope(last, [times.cpu[i] for times in curve.extra[-3:]]) for i in rounds]
     added, plain = curve.milliseconds(curve.extra), curve.milliseconds(curve.plain)
+    floor = _exponents(curve.sizes, curve.floor) if curve.floor else None
     more = (
         f"{curve.sizes[0]} … {curve.sizes[-1]}",
         f"{added[0]:.2f} … {added[-1]:.2f}",
         f"{slope(curve.sizes, added):.2f}",
-        f"{slope(last, plain[-3:]):.2f}",
+        f"{slope(curve.sizes[-3:], plain[-3:]):.2f}",
+        "–" if floor is None else str(floor),
     )
-    return Row(curve.what, Spread.of(found), target=_LINEAR, more=more)
+    found = _exponents(curve.sizes, curve.extra)
+    return Row(curve.what, found, target=_LINEAR, more=more, floor=floor)
+
+
+def _exponents(sizes: Sequence[int], times: Sequence[Times]) -> Spread:
+    """Fit the exponent of the three largest sizes in each round."""
+    rounds = zip(*(one.cpu for one in times[-3:]), strict=True)
+    return Spread.of([slope(sizes[-3:], values) for values in rounds])
 
 
 def drawn(curves: Sequence[Curve], path: Path) -> None:
@@ -151,6 +172,9 @@ def _panel(ax: object, curve: Curve) -> None:
     look = {"color": "#0072B2", "marker": "o", "capsize": 2, "label": "added (quartiles)"}
     ax.errorbar(x, added, yerr=error, **look)
     ax.plot(x, plain, color="#6b6f75", marker="s", ls="--", mfc="none", label="plain")
+    if curve.floor:
+        look = {"color": "#b35c00", "marker": "^", "ls": "-.", "mfc": "none", "label": "floor"}
+        ax.plot(x, curve.milliseconds(curve.floor), **look)
     ax.plot(x, added[-1] * x / x[-1], color="#0b0b0b", ls=":", lw=1, label="linear")
     ax.set(xscale="log", yscale="log", xlabel=curve.what, ylabel="CPU ms")
     ax.set_xticks(x, [_short(size) for size in curve.sizes])
@@ -171,36 +195,29 @@ def _reach(times: Times) -> tuple[float, float]:
     return spread.median - spread.low, spread.high - spread.median
 
 
-def _pair(
-    build: Callable[[Optimize], Job], *, last: int = 1
-) -> tuple[dict[str, Variant], list[gradflow.Recorder]]:
-    """Give the plain and the watched step of one model: its tensors lie where they lie for both."""
-    job = build(sgd)
-    flow = gradflow.watch(job.model, branches=job.branches, last=last)
-    flow.pause()
-    step = then(job.step, flow.step)
-    watched = Variant(step, then(flow.resume, step), flow.pause)
-    return {"plain": Variant(job.step, on=job.step), "watched": watched}, [flow]
+def _trained(build: Callable[[Optimize], Job]) -> tuple[Works, list[gradflow.Recorder]]:
+    works, flow = on_one_model(build(sgd))
+    return works, [flow]
 
 
 def _depth(size: int) -> tuple[Works, list[gradflow.Recorder]]:
-    return _pair(chain(size, _WIDTH, 32, 2))
+    return _trained(chain(size, _WIDTH, 32, 2))
 
 
 def _elements(size: int) -> tuple[Works, list[gradflow.Recorder]]:
-    return _pair(chain(4, math.isqrt(size), 32, 2))
+    return _trained(chain(4, math.isqrt(size), 32, 2))
 
 
 def _branches(size: int) -> tuple[Works, list[gradflow.Recorder]]:
-    return _pair(chain(4, _WIDTH, 32, size))
+    return _trained(chain(4, _WIDTH, 32, size))
 
 
 def _uses(size: int) -> tuple[Works, list[gradflow.Recorder]]:
-    return _pair(lstm(size, as_paths=False))
+    return _trained(lstm(size, as_paths=False))
 
 
 def _steps(size: int) -> tuple[Works, list[gradflow.Recorder]]:
-    ways, flows = _pair(chain(4, _WIDTH, 32, 2))
+    ways, flows = _trained(chain(4, _WIDTH, 32, 2))
     return {name: replace(way, work=partial(_repeat, way.work, size)) for name, way in ways.items()}, flows
 
 

@@ -12,7 +12,7 @@ from benchmarks.nets import NETS, Job, Net, adam, sgd
 from benchmarks.page import Table, timed
 from benchmarks.timing import Spread, Times, Variant, Work, interleave, pooled, then
 
-__all__ = ["builds_of", "deltas", "every_tenth", "kept_on", "times_of", "ways", "whole"]
+__all__ = ["builds_of", "deltas", "every_tenth", "kept_on", "on_one_model", "times_of", "ways", "whole"]
 
 _EVERY = 10
 _found: dict[tuple[str, int], dict[str, Times]] = {}
@@ -127,19 +127,30 @@ def ways(job: Job) -> tuple[dict[str, Variant], list[gradflow.Recorder]]:
     All have the same tensors, which lie where they lie: from one build of a net to the next a plain step
     differs by more than watching costs. A turn begins with a step that is not timed.
     """
-    floor = least(job)[0]
-    found = {"plain": Variant(job.step), "bare": bare(job), "floor": floor}
-    flow = gradflow.watch(job.model, branches=job.branches, last=1)
-    flow.pause()
-    found["watched"] = Variant(then(job.step, flow.step), flow.resume, flow.pause)
-    found = {name: replace(way, on=then(way.on, way.work)) for name, way in found.items()}
+    found, flow = on_one_model(job)
+    found["bare"] = _warm(bare(job))
     tenth = gradflow.watch(job.model, branches=job.branches, last=1, every=_EVERY)
     tenth.pause()
     found["every 10th"] = Variant(
         then(job.step, tenth.step), then(job.step, tenth.resume), tenth.pause, _EVERY
     )
-    found["floor, every 10th"] = Variant(_once_in(_EVERY, floor, job.step), job.step, steps=_EVERY)
+    once = _once_in(_EVERY, least(job)[0], job.step)
+    found["floor, every 10th"] = Variant(once, job.step, steps=_EVERY)
     return found, [flow, tenth]
+
+
+def on_one_model(job: Job) -> tuple[dict[str, Variant], gradflow.Recorder]:
+    """Give a plain step, the floor and a watched one, none of them on, and the recorder of the last."""
+    flow = gradflow.watch(job.model, branches=job.branches, last=1)
+    flow.pause()
+    watched = Variant(then(job.step, flow.step), flow.resume, flow.pause)
+    found = {"plain": Variant(job.step), "floor": least(job)[0], "watched": watched}
+    return {name: _warm(way) for name, way in found.items()}, flow
+
+
+def _warm(way: Variant) -> Variant:
+    """Begin each turn with a step that is not timed."""
+    return replace(way, on=then(way.on, way.work))
 
 
 def _once_in(count: int, way: Variant, step: Work) -> Work:

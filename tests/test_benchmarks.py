@@ -23,7 +23,7 @@ def test_a_net_is_watched_in_every_way(net):
         net = replace(net, build=NETS["B4"].build)  # the same but for its batch
     job = net.build(sgd)
     found, flows = steps.ways(job)
-    assert list(found) == ["plain", "bare", "floor", "watched", "every 10th", "floor, every 10th"]
+    assert list(found) == ["plain", "floor", "watched", "bare", "every 10th", "floor, every 10th"]
     for way in found.values():
         before = [p.detach().clone() for p in job.model.parameters()]
         way.on()
