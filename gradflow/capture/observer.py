@@ -22,7 +22,7 @@ from gradflow.capture.hooks import AccumulatedHook, HooksOnModules, LeafHook, No
 from gradflow.capture.labels import Labeller
 from gradflow.capture.ledger import Account
 from gradflow.capture.marking import Edge
-from gradflow.capture.passes import Passes
+from gradflow.capture.passes import Passes, Split
 from gradflow.capture.planting import Planter
 from gradflow.capture.ranks import Ranks, are_there
 from gradflow.capture.stems import Crossing, Stem
@@ -307,10 +307,11 @@ class Observer:
                 continue
             if split is None:
                 account.arrive(task, edge, gradient)
-            elif split.is_term:
-                account.divide_by_term(task, edge, split.name, gradient)
-            elif split.region is None or edge.mark in split.region:
-                account.divide(task, edge, Part(split.name, gradient))
+                stem = edge.mark.stem
+                for name, part in () if stem is None else stem.take_casts(gradient):
+                    account.divide(task, edge, Part(name, part))
+            else:
+                _divide(account, split, edge, gradient)
         if split is None:
             for crossing in crossings:
                 if crossing.read.stem is not None:
@@ -381,3 +382,11 @@ class Observer:
             leaf.register_hook(LeafHook(self, key)),
             leaf.register_post_accumulate_grad_hook(AccumulatedHook(self, key)),
         ]
+
+
+def _divide(account: Account, split: Split, edge: Edge, gradient: Tensor) -> None:
+    """Count what a pass brings to a use towards whom the pass is for."""
+    if split.is_term:
+        account.divide_by_term(split.task, edge, split.name, gradient)
+    elif split.region is None or edge.mark in split.region:
+        account.divide(split.task, edge, Part(split.name, gradient))

@@ -16,6 +16,7 @@ from gradflow.capture.calls import Mark
 from gradflow.capture.labels import Labeller
 from gradflow.capture.marking import Marker
 from gradflow.capture.stems import INNER, SHARED, UNCLAIMED, Crossing, Stem, send_through
+from gradflow.capture.walk import is_cast_of_leaf
 
 __all__ = ["Passes", "Split"]
 
@@ -76,7 +77,7 @@ class Passes:
         elif self._is_known(stem) and stem.is_explained(task, arriving):
             stem.forget()
             return
-        sent = stem.leave(task, arriving)
+        sent, stem.casts = stem.leave(task, arriving), {}
         is_explicit = self._labeller.labels(stem.mark.window).is_explicit
         if UNCLAIMED in sent and not stem.rows and (is_explicit or not stem.is_trunk):
             self._marker.open_to_outside(node)  # somebody beside the branches
@@ -128,6 +129,9 @@ class Passes:
         *,
         are_terms: bool = False,
     ) -> None:
+        if is_cast_of_leaf(node) and not are_terms:  # as the node is about to run, its own hook sees to it
+            stem.casts = {name: by_output[0] for name, by_output in sent.items()}
+            return
         if not stem.size:
             self._marker.survey(node, stem)
         if not stem.leaves:

@@ -10,7 +10,8 @@ user's backward computes is not touched.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 
 import torch
@@ -57,6 +58,7 @@ class Stem:
         rows: Which rows of an output belong to which branch, where one batch holds several.
         terms: Names of the loss terms that an output is.
         size: How many nodes are split with it.
+        casts: Where it is the cast of a parameter and is being split: what to cast alike, by contributor.
     """
 
     is_split: bool = False
@@ -69,6 +71,7 @@ class Stem:
     rows: Mapping[int, Mapping[str, Rows]] = MappingProxyType({})
     terms: Mapping[int, str] = MappingProxyType({})
     size: int = 0
+    casts: Mapping[str, Tensor] = MappingProxyType({})
 
     def __init__(self, mark: Mark) -> None:
         self._mark = weakref.ref(mark)
@@ -95,6 +98,12 @@ class Stem:
     def forget(self) -> None:
         """Drop what came in: nothing is to be told apart."""
         self._sent = []
+
+    def take_casts(self, alike: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Give what each contributor sent, cast as what came out of the node was; once for each backward."""
+        casts, self.casts = self.casts, MappingProxyType({})
+        for contributor, cotangent in casts.items():
+            yield contributor, cotangent.to(alike)
 
     def forget_region(self) -> None:
         """Drop what is split with it, should that be told by marks: its own is one, which holds it."""
@@ -188,15 +197,32 @@ def send_through(
         sent: Cotangents by contributor and output of the node.
         on: Called with the contributor before its pass.
     """
-    for contributor, by_output in sent.items():
-        on(contributor)
-        torch.autograd.grad(
-            [GradientEdge(node, output) for output in by_output],
-            stem.leaves,
-            list(by_output.values()),
-            retain_graph=True,
-            allow_unused=True,
-        )
+    with _silenced(stem.leaves):
+        for contributor, by_output in sent.items():
+            on(contributor)
+            torch.autograd.grad(
+                [GradientEdge(node, output) for output in by_output],
+                stem.leaves,
+                list(by_output.values()),
+                retain_graph=True,
+                allow_unused=True,
+            )
+
+
+@contextmanager
+def _silenced(leaves: Sequence[Tensor]) -> Iterator[None]:
+    """Keep what is sent through a stem from the user's hooks on the leaves, which are for the whole."""
+    hooks = [
+        leaf._backward_hooks for leaf in leaves if leaf._backward_hooks
+    ]  # the engine reads these very dicts
+    kept = [dict(each) for each in hooks]
+    for each in hooks:
+        each.clear()
+    try:
+        yield
+    finally:
+        for each, before in zip(hooks, kept, strict=True):
+            each.update(before)
 
 
 def _rest(whole: Tensor, parts: list[Tensor]) -> Tensor | None:

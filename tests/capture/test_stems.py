@@ -225,6 +225,37 @@ def test_trunk_is_split_under_autocast_and_with_cached_parametrizations():
             assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("kind", ["cast", "parametrization", "trunk"])
+def test_hook_of_the_user_on_a_weight_is_called_once_and_with_the_whole(kind):
+    net, (x, _, _) = Tasks(normed=False), triple()
+    if kind == "parametrization":
+        parametrizations.weight_norm(net.trunk[0])
+    seen = []
+    weight = (
+        net.trunk[0].parametrizations.weight.original1 if kind == "parametrization" else net.trunk[0].weight
+    )
+    handle = weight.register_hook(lambda grad: seen.append(grad.clone()))
+
+    def loss():
+        if kind == "trunk":
+            return sum(net(x))
+        with parametrize.cached(), torch.autocast("cpu", torch.bfloat16, enabled=kind == "cast"):
+            return sum(net.trunk(n * x).float().square().mean() for n in (1, 2, 3))
+
+    branches = dict(net.heads.items()) if kind == "trunk" else NAMES
+    with gradflow.watch(net, branches=branches, stems="split" if kind == "trunk" else "report") as flow:
+        for _ in range(3):
+            net.zero_grad()
+            seen.clear()
+            loss().backward()
+            flow.step()
+            assert len(seen) == 1
+            assert torch.equal(seen[0], weight.grad)
+    assert all(len(param.contributors) > 2 for param in flow.recording.last if "trunk.0" in param.fqn)
+    handle.remove()
+    assert not weight._backward_hooks
+
+
 def test_splitting_changes_nothing_of_the_training():
     def run(**options):
         torch.manual_seed(0)
