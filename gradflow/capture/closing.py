@@ -49,17 +49,18 @@ def close(
 
 
 def _known(entry: Entry, lanes: Lanes) -> Known | None:
-    """Give what a record is made of, where all was read as it arrived, and nothing was changed since."""
+    """Give what a record is made of, where all was read as it arrived, and is not wanted for a delta."""
     account = entry.account
     gone, survey = account.gone, account.survey
-    if entry.move is not None or gone is None or survey is None or not is_as_received(account):
+    if entry.move is not None or gone is None or survey is None:
         return None
     shape, places = tuple(account.param.shape), tuple([_place(edge) for edge in gone.edges])
     layout = Layout(entry.names, shape, gone.contributors(), gone.names, places)
     if account.layout == layout:  # as mostly: then all steps share one
         layout = account.layout
     account.layout = layout
-    return Known(layout, lanes, survey.measures())
+    scale = None if is_as_received(account) else read(account).scale
+    return Known(layout, lanes, survey.measures(), 1.0 if scale is None else float(scale))
 
 
 def _place(edge: Edge) -> Place:

@@ -66,11 +66,13 @@ class Known(NamedTuple):
         lanes: The branches of the step.
         numbers: Square of what the leaf received, ``[1]``; inner products, ``[C * C]``; square of what each
             use brought, ``[U]``.
+        scale: What the optimizer reads as a multiple of what the leaf received.
     """
 
     layout: Layout
     lanes: Lanes
     numbers: NDArray[np.float64]
+    scale: float = 1.0
 
     def record(self) -> ParamStep:
         """Put the record together."""
@@ -88,6 +90,7 @@ class Known(NamedTuple):
             fqn=layout.names[0],
             names=layout.names,
             shape=layout.shape,
+            scale=self.scale,
             uses=tuple([place.use(owner, length) for place, owner, length in uses]),
         )
 

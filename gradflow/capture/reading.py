@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradflow.capture.averaged import AveragedAccount
@@ -108,18 +109,21 @@ def _read_let_go(account: Account, peers: Sequence[Tensor]) -> Reading:
     known = Slot.of(np.sqrt(survey.square))
     if grad is None or is_as_received(account):
         return Reading(None, known=known)
-    scale, is_multiple = _ratio(_real(probe(grad)), _received_sample(account.probe, survey))
-    length = scale.abs() * known.number
-    is_scaled = is_multiple & ((norm(grad) - length).abs() <= _ROUNDING * length)
-    return Reading(None, scale if bool(_is_shared(is_scaled, scale, grad, peers)) else None, known=known)
+    ratio, is_multiple = _ratio_on_host(_real(probe(grad)).numpy(), _received_sample(account.probe, survey))
+    length = abs(ratio) * known.number
+    is_scaled = is_multiple and abs(norm(grad).item() - length) <= _ROUNDING * length
+    scale = torch.tensor([ratio], dtype=torch.float64) if is_scaled else None
+    if scale is not None and grad.numel() == 1 and not _is_shared(scale, peers):
+        scale = None
+    return Reading(None, scale, known=known)
 
 
-def _received_sample(sample: Tensor | None, survey: Survey) -> Tensor:
+def _received_sample(sample: Tensor | None, survey: Survey) -> NDArray[np.float64]:
     """Give a few elements of what the leaf received: kept by themselves, or as it was read."""
     if sample is not None:
-        return _real(sample)
+        return _real(sample).numpy()
     assert survey.has_sample, "one of the two is kept of what is let go of"
-    return torch.from_numpy(survey.sample)
+    return survey.sample
 
 
 def _unchanged(account: Account, total: Tensor) -> Reading:
@@ -166,7 +170,8 @@ def _read_changed(account: Account, grad: Tensor, total: Tensor, peers: Sequence
     effort = torch.cat([norm(part) for part in account.sums.values()]).sum()
     allowed = max(_ROUNDING, 8 * torch.finfo(grad.dtype).eps) * scale.abs() * effort
     is_scaled = is_multiple & (norm(grad - total * scale.to(total.dtype)) <= allowed)
-    is_scaled = _is_shared(is_scaled, scale, grad, peers)
+    if grad.numel() == 1:
+        is_scaled = is_scaled & _is_shared(scale, peers)
     if grad.device.type == "cpu":
         if bool(is_scaled):
             return Reading(_unscaled_norm(grad, total, scale), scale)
@@ -176,12 +181,10 @@ def _read_changed(account: Account, grad: Tensor, total: Tensor, peers: Sequence
     return Reading(torch.where(is_scaled, _unscaled_norm(grad, total, scale), norm(total)), factor, edited)
 
 
-def _is_shared(is_scaled: Tensor, scale: Tensor, grad: Tensor, peers: Sequence[Tensor]) -> Tensor:
-    """Tell whether a gradient is scaled: that of a single number, only if others are by the same factor."""
-    if grad.numel() != 1:
-        return is_scaled
+def _is_shared(scale: Tensor, peers: Sequence[Tensor]) -> Tensor:
+    """Tell whether others are by the same factor, or it is 1: then a single number counts as scaled."""
     others = torch.cat([*peers, torch.ones_like(scale)])
-    return is_scaled & ((others - scale).abs() <= _ROUNDING * scale.abs()).any()
+    return ((others - scale).abs() <= _ROUNDING * scale.abs()).any()
 
 
 def _unscaled_norm(grad: Tensor, total: Tensor, scale: Tensor) -> Tensor:
@@ -195,6 +198,15 @@ def _ratio(read_now: Tensor, received: Tensor) -> tuple[Tensor, Tensor]:
     ratio = torch.where(square > 0, (read_now @ received) / square, 1.0).reshape(1)
     off = torch.linalg.vector_norm(read_now - ratio * received)
     return ratio, off <= 10 * _ROUNDING * torch.linalg.vector_norm(read_now)
+
+
+def _ratio_on_host(read_now: NDArray[np.float64], received: NDArray[np.float64]) -> tuple[float, bool]:
+    """Give the same of what lies on the host, where a dozen small tensors cost more than reading it."""
+    with np.errstate(all="ignore"):  # what was read may be anything by now
+        now, both, square = float(read_now @ read_now), float(read_now @ received), float(received @ received)
+    ratio = both / square if square > 0 else 1.0
+    off = now - 2 * ratio * both + ratio * ratio * square
+    return ratio, off <= (10 * _ROUNDING) ** 2 * now
 
 
 def _real(sample: Tensor) -> Tensor:
