@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import faults, growth, memory, peers, pictures, startup, steps, trunk
+from benchmarks import faults, growth, manners, memory, peers, pictures, startup, steps, trunk
 from benchmarks.nets import NETS
 from benchmarks.page import Table, written
 
@@ -20,6 +20,7 @@ OUT = Path(__file__).parent / "RESULTS.md"
 MEASURES: dict[str, Callable[..., Table]] = {
     "steps": steps.whole,
     "every": steps.every_tenth,
+    "manners": manners.table,
     "faults": faults.table,
     "deltas": steps.deltas,
     "trunk": trunk.split,

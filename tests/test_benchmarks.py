@@ -9,7 +9,7 @@ import torch
 
 import gradflow
 from benchmarks import __main__ as program
-from benchmarks import dot_program, faults, floors, growth, memory, page, peers, steps, trunk
+from benchmarks import dot_program, faults, floors, growth, manners, memory, page, peers, steps, trunk
 from benchmarks.nets import NETS, Net, adam, chain, encoder_a, sgd
 from benchmarks.page import Row, Table
 from benchmarks.timing import Spread, Times, Variant, interleave, pooled
@@ -46,6 +46,29 @@ def test_deltas_are_watched_from_the_first_step_on():
         for flow in flows:
             assert (flow.recording.last["0.weight"].delta is None) == (name == "watched")
             flow.close()
+
+
+@pytest.mark.parametrize("manner", manners.MANNERS, ids=lambda manner: manner.what)
+def test_every_manner_is_watched(manner, tmp_path):
+    ways, flow = manners._ways(manner, next(iter(manners.NETS)), tmp_path / "steps.gradflow")
+    ways["plain"].work()
+    ways["watched"].on()
+    for _ in range(2):
+        ways["watched"].work()
+    ways["watched"].off()
+    step = flow.recording.last
+    flow.close()
+    assert step.complete
+    assert all(len(param.contributors) >= 3 for param in step)
+    assert len(step.params) == (1 if "params" in manner.options else 11)
+    assert (step["0.weight"].scale < 1.0) == manner.clip
+    assert (step["0.weight"].delta is not None) == manner.adam
+
+
+def test_manners_are_compared_with_a_plain_step():
+    rows = manners.table(0.1, manners.MANNERS[:2]).rows
+    assert len(rows) == 4
+    assert all(isinstance(row.cpu, Spread) for row in rows)
 
 
 @pytest.mark.parametrize("measure", [steps.whole, steps.every_tenth, steps.deltas])
