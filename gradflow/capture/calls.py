@@ -119,7 +119,8 @@ class Mark:
         call: The innermost call it was made in; None for a stretch of forward outside any call.
         branch: The branch it belongs to by context.
         origins: Nodes of other stretches that it derives from, should its own call not place it.
-        depth: Nodes in a row behind it, to where a chain of them is broken for the sake of its release.
+        depth: Nodes in a row behind it, to where their chain is broken for the sake of its release; 0 where
+            that is here.
         readers: Calls that took it as an input; they decide where nothing else does.
         reach: Calls of other stretches that read it around their inputs, as a cached weight is read.
         is_stem_candidate: A view or cast of a parameter, or made by a call that may make weights.

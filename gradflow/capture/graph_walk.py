@@ -84,7 +84,7 @@ def walk_from(losses: list[torch.Tensor]) -> Walk:
                 stack.append(child)
     nodes = _sorted(roots, slots, waiting)
     position = {node: at for at, node in enumerate(nodes)}
-    break_chains((node, slots[node]) for node in reversed(nodes))
+    break_chains([(node, slots[node]) for node in reversed(nodes)])
     return Walk(
         nodes=nodes,
         inputs=[[-1 if c is None else position[c] for c, _ in slots[node]] for node in nodes],

@@ -301,10 +301,10 @@ def planters_behind(tensor: Tensor) -> list[Planter]:
     """Find the recorders that watch a parameter, or marked a node, behind a tensor."""
     behind = [] if tensor.grad_fn is None else fresh_nodes([tensor.grad_fn], None)
     break_chains(behind)
-    read = dict.fromkeys(child for _, slots in behind for child, _ in slots)
+    children = (child for _, slots in behind for child, _ in slots if child is not None)
     found: dict[int, Planter] = {}
-    for node in read:
-        if node is not None and is_leaf_node(node):
+    for node in dict.fromkeys(children):
+        if is_leaf_node(node):
             hooks = (leaf_of(node)._backward_hooks or {}).values()
             found.update((id(p), p) for h in hooks if (p := getattr(h, "planter", None)) is not None)
     return list(found.values())

@@ -106,8 +106,8 @@ def test_graph_that_threads_made_one_after_another_is_freed(is_watched):
 
 
 def in_thread_with_small_stack(run):
-    """Run something in a thread with a stack of 1 MB, where 10,000 nodes freed by recursion are too many."""
-    before, failures = threading.stack_size(1 << 20), []
+    """Run something in a thread with a stack of 256 kB, where 2000 nodes freed by recursion are too many."""
+    before, failures = threading.stack_size(1 << 18), []
 
     def guarded():
         try:
@@ -135,6 +135,17 @@ class Steps(nn.Module):
         for _ in range(count // 2):
             h = h * self.w + 1.0
         return h if g is None else (h, torch.tanh(g * self.w))
+
+
+class Parts(nn.Module):
+    """Takes its input apart and puts it together again."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(2))
+
+    def forward(self, h):
+        return torch.cat([*(h * self.w).split(1)])
 
 
 def small_calls_and_one_large(net):
@@ -176,7 +187,17 @@ def long_skips(net):
     return h
 
 
+def nodes_that_take_much_stack(_net):
+    h = torch.ones(2, requires_grad=True)
+    parts = Parts()
+    with gradflow.watch(parts, branches=None):
+        for _ in range(4000):
+            h = parts(h)
+    return h
+
+
 CHAINS = [
+    nodes_that_take_much_stack,
     small_calls_and_one_large,
     two_states,
     readout_that_is_dropped,
