@@ -275,6 +275,27 @@ MUTATIONS = (
         "return Slot.of(np.array([value.item()]))",
         "capture/test_no_waiting.py::test_nothing_waits_for_the_device_but_one_transfer_a_step",
     ),
+    Mutation(
+        "keep what is sent through a stem from the user's hooks on its weights",
+        "capture/stems.py",
+        "        each.clear()\n",
+        "        pass\n",
+        "capture/test_stems.py::test_hook_of_the_user_on_a_weight_is_called_once_and_with_the_whole",
+    ),
+    Mutation(
+        "break long chains of nodes, which are freed by recursion",
+        "capture/marking.py",
+        "            break_chain(node, slots)\n",
+        "",
+        "capture/test_depth.py::test_chain_that_grew_in_any_manner_is_freed_where_the_stack_is_small",
+    ),
+    Mutation(
+        "free what a broken chain holds from the outermost break",
+        "capture/release.py",
+        "            waiting.nodes.append(nodes)\n            return\n",
+        "            pass\n",
+        "capture/test_depth.py::test_chain_that_grew_in_any_manner_is_freed_where_the_stack_is_small",
+    ),
 )
 
 
