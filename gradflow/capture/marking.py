@@ -161,6 +161,11 @@ class Marker:
             break_chain(node, slots)
         put_mark(node, self.key, mark)
 
+    def reads_watched(self, cast: Node) -> bool:
+        """Tell whether the leaf that a node casts is watched."""
+        leaf = cast.next_functions[0][0]
+        return leaf is not None and self._sink.key(leaf_of(leaf)) is not None
+
     def guarded(self, node: Node, *, is_split: bool = True) -> Stem:
         """Give the stem that a node is, with a pre-hook on it."""
         mark = mark_of(node, self.key)

@@ -129,8 +129,9 @@ class Passes:
         *,
         are_terms: bool = False,
     ) -> None:
-        if is_cast_of_leaf(node) and not are_terms:  # as the node is about to run, its own hook sees to it
-            stem.casts = {name: by_output[0] for name, by_output in sent.items()}
+        if is_cast_of_leaf(node) and not are_terms:
+            if self._marker.reads_watched(node):  # then the hook on the node sees to it, for that runs next
+                stem.casts = {name: by_output[0] for name, by_output in sent.items()}
             return
         if not stem.size:
             self._marker.survey(node, stem)

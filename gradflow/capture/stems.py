@@ -9,6 +9,7 @@ user's backward computes is not touched.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -103,7 +104,8 @@ class Stem:
         """Give what each contributor sent, cast as what came out of the node was; once for each backward."""
         casts, self.casts = self.casts, MappingProxyType({})
         for contributor, cotangent in casts.items():
-            yield contributor, cotangent.to(alike)
+            is_to_real = cotangent.is_complex() and not alike.is_complex()
+            yield contributor, (cotangent.real if is_to_real else cotangent).to(alike)
 
     def forget_region(self) -> None:
         """Drop what is split with it, should that be told by marks: its own is one, which holds it."""
@@ -209,20 +211,30 @@ def send_through(
             )
 
 
+class _Silenced:
+    """A user's hook that does nothing in the thread where a pass runs, and what it does in all others."""
+
+    def __init__(self, hook: Callable[[Tensor], Tensor | None]) -> None:
+        self.hook, self._thread = hook, threading.get_ident()
+
+    def __call__(self, grad: Tensor) -> Tensor | None:
+        return None if threading.get_ident() == self._thread else self.hook(grad)
+
+
 @contextmanager
 def _silenced(leaves: Sequence[Tensor]) -> Iterator[None]:
-    """Keep what is sent through a stem from the user's hooks on the leaves, which are for the whole."""
-    hooks = [
-        leaf._backward_hooks for leaf in leaves if leaf._backward_hooks
-    ]  # the engine reads these very dicts
-    kept = [dict(each) for each in hooks]
-    for each in hooks:
-        each.clear()
+    """Keep what is sent through a stem from the user's hooks on the leaves, which are for the whole.
+
+    Each keeps its place among the hooks, and one that is taken off meanwhile stays off.
+    """
+    hooks = [leaf._backward_hooks for leaf in leaves if leaf._backward_hooks]  # what the engine reads
     try:
+        for each in hooks:
+            each.update({key: _Silenced(hook) for key, hook in each.items() if not hasattr(hook, "planter")})
         yield
     finally:
-        for each, before in zip(hooks, kept, strict=True):
-            each.update(before)
+        for each in hooks:
+            each.update({key: hook.hook for key, hook in each.items() if isinstance(hook, _Silenced)})
 
 
 def _rest(whole: Tensor, parts: list[Tensor]) -> Tensor | None:

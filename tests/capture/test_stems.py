@@ -1,5 +1,8 @@
 """Parts of the graph that several branches go through before a parameter, split inside one backward."""
 
+import gc
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -254,6 +257,90 @@ def test_hook_of_the_user_on_a_weight_is_called_once_and_with_the_whole(kind):
     assert all(len(param.contributors) > 2 for param in flow.recording.last if "trunk.0" in param.fqn)
     handle.remove()
     assert not weight._backward_hooks
+
+
+def test_hook_that_is_taken_off_during_a_pass_stays_off_and_the_others_keep_their_order():
+    net, (x, _, _), order = Tasks(normed=False), triple(), []
+    weight = net.trunk[0].weight
+    first, second = (weight.register_hook(lambda _, n=name: order.append(n)) for name in ("first", "second"))
+
+    def end(*_):
+        first.remove()
+        if len(weight._backward_hooks) < 3:  # the second, and the recorder's
+            weight.register_hook(lambda _: order.append("third"))
+
+    net.trunk[2].register_full_backward_hook(end)
+    with gradflow.watch(net, branches=dict(net.heads.items()), stems="split") as flow:
+        sum(net(x)).backward()
+        flow.step()
+        order.clear()
+        sum(net(x)).backward()
+        flow.step()
+        assert set(flow.recording.last["trunk.0.weight"].contributors) >= set(NAMES)
+    assert order == ["second", "third"]
+    second.remove()
+    assert len(weight._backward_hooks) == 1
+
+
+def test_recorder_that_is_closed_during_a_pass_leaves_no_hook():
+    net, (x, _, _) = Tasks(normed=False), triple()
+    flow = gradflow.watch(net, branches=dict(net.heads.items()), stems="split")
+    net.trunk[2].register_full_backward_hook(lambda *_: flow.close())
+    sum(net(x)).backward()
+    assert not any(p._backward_hooks for p in net.parameters())
+
+
+def test_hooks_of_the_user_run_in_every_thread_whoever_splits_a_stem_meanwhile():
+    net, calls = parametrizations.weight_norm(nn.Linear(300, 300)), []
+    weight = net.parametrizations.weight.original1
+    weight.register_hook(lambda _: calls.append(1))
+
+    def loss():
+        with parametrize.cached():
+            a, b = net(torch.ones(2, 300)), net(torch.zeros(2, 300))
+        return (a - b).square().sum()
+
+    with gradflow.watch(net, branches=("a", "b")) as flow:
+        for _ in range(10):
+            threads = [threading.Thread(target=loss().backward) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            flow.step()
+    assert len(calls) == 40
+
+
+@pytest.mark.parametrize("params", [None, ["0.weight"]], ids=["all", "one"])
+def test_nothing_of_a_cast_is_kept_once_the_backward_is_over(params):
+    net = nn.Sequential(*(nn.Linear(37, 37, bias=False) for _ in range(4)))
+    with gradflow.watch(net, branches=("a", "b"), params=params) as flow:
+        for _ in range(2):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = (net(torch.ones(2, 37)) - net(torch.zeros(2, 37))).float().square().sum()
+            loss.backward()
+            flow.step()
+    gc.collect()
+    shape, kept = (37, 37), [one for one in gc.get_objects() if type(one) is torch.Tensor]
+    assert not [one for one in kept if one.dtype == torch.bfloat16 and one.shape == shape]
+    assert loss.requires_grad
+
+
+@pytest.mark.filterwarnings("error")
+def test_complex_cast_of_a_real_weight_is_split_without_a_warning():
+    weight, (x, y, _) = nn.Parameter(torch.ones(6)), triple()
+    net = nn.ParameterDict({"w": weight})
+    with gradflow.watch(net) as flow:
+        cast = weight.to(torch.complex64)
+        with gradflow.branch("left") as left:
+            one = left.claim((x * cast).abs().sum())
+        with gradflow.branch("right") as right:
+            other = right.claim((y * cast * 1j).abs().sum())
+        (one + other).backward()
+        flow.step()
+    param = flow.recording.last["w"]
+    assert set(param.contributors) >= {"left", "right"}
+    np.testing.assert_allclose(param.norms["left"], x.abs().sum(0).norm().item(), rtol=1e-6)
 
 
 def test_splitting_changes_nothing_of_the_training():
