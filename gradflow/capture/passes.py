@@ -68,6 +68,7 @@ class Passes:
     def divide(self, task: int, stem: Stem, arriving: tuple[Tensor | None, ...]) -> None:
         """Send what each branch brings through the stem, just before the user's backward goes through it."""
         node = torch._C._current_autograd_node()
+        stem.casts = {}  # what is there came in a backward that an exception ended
         if stem.is_gate and self._is_settled(stem):
             stem.forget()
             return
@@ -77,7 +78,7 @@ class Passes:
         elif self._is_known(stem) and stem.is_explained(task, arriving):
             stem.forget()
             return
-        sent, stem.casts = stem.leave(task, arriving), {}
+        sent = stem.leave(task, arriving)
         is_explicit = self._labeller.labels(stem.mark.window).is_explicit
         if UNCLAIMED in sent and not stem.rows and (is_explicit or not stem.is_trunk):
             self._marker.open_to_outside(node)  # somebody beside the branches
