@@ -130,9 +130,6 @@ class Mark:
         has_known_edges: Whether hooks tell what it sends to nodes that lie outside any branch like itself.
         is_fenced: Whether a pre-hook keeps it from passes through a stretch that borders on it.
         is_noted: Whether every node that reads it was taken note of, should branches meet at it.
-        is_asked: Whether it may be asked whose it is, for it reads a parameter or a stem, or may be one.
-        is_idle: Whether nobody asks that of it, nor of what lies behind it in its stretch, so that calls need
-            not be noted there.
         stem: What is kept of the node where branches may meet at it; None where they cannot.
     """
 
@@ -146,8 +143,6 @@ class Mark:
     has_known_edges = False
     is_fenced = False
     is_noted = False
-    is_asked = False
-    is_idle = False
     stem: Stem | None = None
     _origin: frozenset[Origin] | None = None
     _visitors: tuple[Window, ...] = ()

@@ -143,11 +143,10 @@ class Marker:
                 crossings.append(Crossing(mark, slot, below, output))
         is_weight = reads_weight and len(slots) == 1 and is_view_or_cast(node)
         if is_weight or _may_make_weights(call):
-            mark.is_stem_candidate, mark.is_weight, mark.is_asked = True, is_weight, True
+            mark.is_stem_candidate, mark.is_weight = True, is_weight
             self.has_open_views |= branch is None and not (call is not None and call.is_torchs)
         self._put(node, mark, slots)
         if edges or crossings:
-            mark.is_asked = True
             node.register_hook(self._sink.hook(edges, crossings or ()))  # mostly none: an object less to hold
 
     def _uses(self, leaf: Node, mark: Mark, node: Node, slot: int) -> tuple[Edge, ...]:

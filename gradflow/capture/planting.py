@@ -260,33 +260,13 @@ class Planter:
                 self.marker.read_by(inputs, call)
             return
 
-        marks = [mark_of(node, self.key) for node in inputs]
-        if any(mark is not None and _takes_note_of(call, mark) for mark in marks):  # mostly a call made it
-            self._note_reader(inputs, call)
-
-    def _note_reader(self, inputs: list[Node], call: Call) -> None:
-        """Tell stretches that a call reads them; where nobody will ask whose they are, for the last time.
-
-        Of what is added up layer by layer each call would else be noted at every sum before it.
-        """
-        noted: list[Mark] = []
-
         def visit(mark: Mark) -> bool:
-            is_news = _takes_note_of(call, mark) and mark.add_reader(call)
-            if is_news:
-                noted.append(mark)
-            return is_news
+            return _is_open_to(call, mark) and mark.add_reader(call)
 
         for node in inputs:
-            self.marker.spread(node, visit)
-        if not any(mark.is_asked for mark in noted):
-            for mark in noted:
-                mark.is_idle = True
-
-
-def _takes_note_of(call: Call, mark: Mark) -> bool:
-    """Tell whether it matters that a call reads a node, or may matter behind it."""
-    return not mark.is_idle and _is_open_to(call, mark)
+            mark = mark_of(node, self.key)
+            if mark is not None and _is_open_to(call, mark):  # mostly it is not: a call made it
+                self.marker.spread(node, visit)
 
 
 def _is_open_to(call: Call, mark: Mark) -> bool:
