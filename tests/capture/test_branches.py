@@ -413,6 +413,22 @@ def test_stretch_without_module_calls_is_unclaimed_and_can_be_claimed():
     laws.assert_gradient_conserved(step)
 
 
+@pytest.mark.parametrize("is_read_before", [False, True])
+def test_stretch_that_calls_of_two_windows_read_is_shared_whoever_read_it_before(is_read_before):
+    net, x = nn.ModuleDict({name: nn.Linear(4, 4) for name in "abcde"}), torch.ones(2, 4)
+    with gradflow.watch(net) as flow:
+        z = torch.tanh(net["a"](x))
+        if is_read_before:
+            net["b"](z)
+        with gradflow.branch("left"):
+            left = net["c"](z)
+        net["d"](x).sum().backward()  # the window is over
+        right = net["e"](z)
+        (left.sum() + 0.0 * right.sum()).backward()
+        flow.step()
+    assert flow.recording.last["a.weight"].contributors == ("shared",)
+
+
 def test_stretch_that_is_over_is_found_among_many(monkeypatch):
     draw, seen, made = random.Random(0), [], 0
     monkeypatch.setattr(branches, "_nodes_made", lambda: made)

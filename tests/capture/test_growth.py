@@ -110,6 +110,20 @@ def residual_blocks(n):
     return net, lambda: net(X).sum() + net(2 * X).sum(), ("left", "right")
 
 
+class Sum(nn.ModuleList):
+    """Adds up what its layers make of all before."""
+
+    def forward(self, z):
+        for layer in self:
+            z = z + layer(z)
+        return z
+
+
+def layers_added_up_inside(n):
+    net = Sum(layers(n))
+    return net, lambda: net(X).sum() + net(2 * X).sum(), ("left", "right")
+
+
 def layers_added_up_outside(n):
     net = layers(n)
 
@@ -244,6 +258,7 @@ MADE = (
     steps_of_a_cell,
     residual_blocks,
     pytest.param(layers_added_up_outside, marks=QUADRATIC),
+    pytest.param(layers_added_up_inside, marks=QUADRATIC),
     segments_of_a_checkpoint,
     readers_of_a_cached_weight,
     terms,

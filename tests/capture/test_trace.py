@@ -364,6 +364,17 @@ def test_a_parametrized_weight_is_used_by_its_module(wrap):
     }
 
 
+def test_a_sum_without_a_parameter_that_two_calls_read_is_shared():
+    net, x = (
+        nn.ModuleDict({name: nn.Linear(3, 3) for name in ("one", "two", "left", "right")}),
+        torch.ones(2, 3),
+    )
+    with gradflow.watch(net):
+        z = (net["one"](x) + net["two"](x)).relu()
+        graph = gradflow.trace((net["left"](z) + net["right"](z)).sum(), net)
+    assert [node.branch for node in graph.nodes if node.name == "ReluBackward0"] == ["shared"]
+
+
 def test_a_cast_that_all_branches_share_is_shared():
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
     with torch.autocast("cpu", torch.bfloat16):
