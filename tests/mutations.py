@@ -296,6 +296,13 @@ MUTATIONS = (
         "            pass\n",
         "capture/test_depth.py::test_chain_that_grew_in_any_manner_is_freed_where_the_stack_is_small",
     ),
+    Mutation(
+        "know a pass only in the thread that it runs in",
+        "capture/passes.py",
+        "split is None or split.thread != threading.get_ident()",
+        "split is None",
+        "capture/test_stems.py::test_fence_of_a_pass_stops_nothing_that_another_thread_sends",
+    ),
 )
 
 

@@ -6,6 +6,7 @@ the hooks behind the stem know for whom it is (:attr:`Passes.split`).
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 import torch
@@ -24,8 +25,9 @@ _A_CAST = 4  # a stem of so few nodes costs nothing worth telling
 
 
 class Split(NamedTuple):
-    """A pass through a stem that is under way: in which backward, and for whom."""
+    """A pass through a stem that is under way: in which thread, inside which backward, and for whom."""
 
+    thread: int
     task: int
     name: str
     is_term: bool
@@ -40,15 +42,23 @@ class Passes:
         labeller: Knows whose a node is.
 
     Attributes:
-        split: The pass that is under way; None while there is none.
         count: Passes in this step.
         nodes: Through how many nodes they went.
     """
 
     def __init__(self, marker: Marker, labeller: Labeller) -> None:
         self._marker, self._labeller = marker, labeller
-        self.split: Split | None = None
+        self._split: Split | None = None
         self.count = self.nodes = 0
+
+    @property
+    def split(self) -> Split | None:
+        """The pass that is under way in this thread; None while there is none.
+
+        What another thread sends meanwhile is none of its business: a pass runs in the thread that began it.
+        """
+        split = self._split
+        return None if split is None or split.thread != threading.get_ident() else split
 
     def forget(self) -> None:
         """A step is over."""
@@ -141,12 +151,12 @@ class Passes:
         region = None if are_terms else stem.region
 
         def begin(name: str) -> None:
-            self.split = Split(task, name, are_terms, region)
+            self._split = Split(threading.get_ident(), task, name, are_terms, region)
 
         try:
             send_through(node, stem, sent, begin)
         finally:
-            self.split = None
+            self._split = None
         if stem.size > _A_CAST:
             self.count += len(sent)
             self.nodes += len(sent) * stem.size

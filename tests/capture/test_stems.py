@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
 import gradflow
+from gradflow.capture.calls import Mark
+from gradflow.capture.passes import Split
 from tests import laws
 from tests.capture.test_branches import NAMES, encoder, triple, triplet
 
@@ -290,6 +292,14 @@ def test_recorder_that_is_closed_during_a_pass_leaves_no_hook():
     assert not any(p._backward_hooks for p in net.parameters())
 
 
+def in_threads(losses):
+    threads = [threading.Thread(target=loss.backward) for loss in losses]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def test_hooks_of_the_user_run_in_every_thread_whoever_splits_a_stem_meanwhile():
     net, calls = parametrizations.weight_norm(nn.Linear(300, 300)), []
     weight = net.parametrizations.weight.original1
@@ -302,13 +312,40 @@ def test_hooks_of_the_user_run_in_every_thread_whoever_splits_a_stem_meanwhile()
 
     with gradflow.watch(net, branches=("a", "b")) as flow:
         for _ in range(10):
-            threads = [threading.Thread(target=loss().backward) for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            in_threads([loss() for _ in range(4)])
             flow.step()
     assert len(calls) == 40
+
+
+def test_threads_that_run_backwards_at_once_do_not_keep_one_another_from_splitting():
+    net = nn.Sequential(*(parametrizations.weight_norm(nn.Linear(200, 200)) for _ in range(6)))
+
+    def loss():
+        with parametrize.cached():
+            with gradflow.branch("left"):
+                left = net(torch.ones(2, 200))
+            with gradflow.branch("right"):
+                right = net(torch.zeros(2, 200))
+        return (left - right).square().sum()
+
+    with gradflow.watch(net) as flow:
+        for _ in range(10):
+            in_threads([loss() for _ in range(4)])
+            flow.step()
+    names = {name for step in flow.recording for param in step for name in param.contributors}
+    assert names <= {"left", "right", "rounding"}
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_fence_of_a_pass_stops_nothing_that_another_thread_sends(is_own):
+    net = Tasks(normed=False)
+    with gradflow.watch(net) as flow:
+        passes, mark = flow._observer.passes, Mark(flow._observer.window())
+        thread = threading.get_ident() if is_own else threading.get_ident() + 1
+        passes._split = Split(thread, task=0, name="left", is_term=False, region=set())
+        assert passes.fence(mark, (torch.ones(2),)) == ((None,) if is_own else None)
+        assert (passes.split is not None) == is_own
+        passes._split = None
 
 
 @pytest.mark.parametrize("params", [None, ["0.weight"]], ids=["all", "one"])
