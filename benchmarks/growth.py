@@ -195,9 +195,8 @@ def _reach(times: Times) -> tuple[float, float]:
     return spread.median - spread.low, spread.high - spread.median
 
 
-def _trained(build: Callable[[Optimize], Job]) -> tuple[Works, list[gradflow.Recorder]]:
-    works, flow = on_one_model(build(sgd))
-    return works, [flow]
+def _trained(build: Callable[[Optimize], Job]) -> tuple[dict[str, Variant], list[gradflow.Recorder]]:
+    return on_one_model(build(sgd))
 
 
 def _depth(size: int) -> tuple[Works, list[gradflow.Recorder]]:

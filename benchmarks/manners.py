@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradflow
-from benchmarks.nets import encoder_a
+from benchmarks.nets import dense, encoder_a
 from benchmarks.page import Row, Table, timed
-from benchmarks.timing import Spread, Variant, interleave, then
+from benchmarks.timing import Spread, Variant, interleave, then, warmed
 
 __all__ = ["MANNERS", "Manner", "table"]
 
@@ -82,13 +82,9 @@ MANNERS = (
 )
 
 
-def _mlp() -> nn.Module:
-    return nn.Sequential(*(layer for _ in range(20) for layer in (nn.Linear(256, 256), nn.ReLU())))
-
-
 NETS: Mapping[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "encoder of net A, three calls, batch 4": (encoder_a, (4, 3, 32, 32), 3),
-    "MLP of 20 layers of 256, two calls, batch 32": (_mlp, (32, 256), 2),
+    "MLP of 20 layers of 256, two calls, batch 32": (partial(dense, 20, 256), (32, 256), 2),
 }
 
 
@@ -133,12 +129,8 @@ def _ways(manner: Manner, net: str, file: Path) -> tuple[dict[str, Variant], gra
     if manner.adam:
         return {"plain": Variant(plain), "watched": Variant(step)}, flow
     flow.pause()
-    watched = then(step, flow.step)
-    ways = {
-        "plain": Variant(plain, plain),
-        "watched": Variant(watched, then(flow.resume, watched), flow.pause),
-    }
-    return ways, flow
+    watched = Variant(then(step, flow.step), flow.resume, flow.pause)
+    return {"plain": warmed(Variant(plain)), "watched": warmed(watched)}, flow
 
 
 def _built(manner: Manner, net: str) -> tuple[nn.Module, list[Tensor], torch.optim.Optimizer]:

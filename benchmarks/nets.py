@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from gradflow.zoo.resnet50 import ResNet50
 
-__all__ = ["NETS", "Job", "Net", "adam", "chain", "encoder_a", "lstm", "sgd", "triplet", "trunk"]
+__all__ = ["NETS", "Job", "Net", "adam", "chain", "dense", "encoder_a", "lstm", "sgd", "triplet", "trunk"]
 
 Optimize = Callable[[Any], torch.optim.Optimizer]
 
@@ -118,13 +118,17 @@ def triplet(make: Callable[[], nn.Module], size: int) -> Callable[[Optimize], Jo
     return build
 
 
+def dense(depth: int, width: int) -> nn.Sequential:
+    """Give so many dense layers, each with a ReLU behind it."""
+    return nn.Sequential(*(m for _ in range(depth) for m in (nn.Linear(width, width), nn.ReLU())))
+
+
 def chain(depth: int, width: int, size: int, calls: int) -> Callable[[Optimize], Job]:
     """Give a net of so many dense layers, called so many times; all calls feed one loss."""
 
     def build(optimize: Optimize) -> Job:
         torch.manual_seed(0)
-        layers = (m for _ in range(depth) for m in (nn.Linear(width, width), nn.ReLU()))
-        model = nn.Sequential(*layers)
+        model = dense(depth, width)
         batch = [torch.randn(size, width) for _ in range(calls)]
 
         def forward() -> Tensor:
@@ -240,8 +244,7 @@ class MultiTask(nn.Module):
 
     def __init__(self, width: int = 512) -> None:
         super().__init__()
-        layers = (m for _ in range(6) for m in (nn.Linear(width, width), nn.ReLU()))
-        self.trunk = nn.Sequential(*layers)
+        self.trunk = dense(6, width)
         self.heads = nn.ModuleList(nn.Linear(width, 10) for _ in range(3))
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import replace
 
 import gradflow
 from benchmarks.floors import bare, least, least_split
 from benchmarks.nets import NETS, Job, Net, adam, sgd
 from benchmarks.page import Table, timed
-from benchmarks.timing import Spread, Times, Variant, Work, interleave, pooled, then
+from benchmarks.timing import Spread, Times, Variant, Work, interleave, pooled, then, warmed
 
 __all__ = ["builds_of", "deltas", "every_tenth", "kept_on", "on_one_model", "times_of", "ways", "whole"]
 
@@ -127,8 +126,8 @@ def ways(job: Job) -> tuple[dict[str, Variant], list[gradflow.Recorder]]:
     All have the same tensors, which lie where they lie: from one build of a net to the next a plain step
     differs by more than watching costs. A turn begins with a step that is not timed.
     """
-    found, flow = on_one_model(job)
-    found["bare"] = _warm(bare(job))
+    found, flows = on_one_model(job)
+    found["bare"] = warmed(bare(job))
     tenth = gradflow.watch(job.model, branches=job.branches, last=1, every=_EVERY)
     tenth.pause()
     found["every 10th"] = Variant(
@@ -136,21 +135,16 @@ def ways(job: Job) -> tuple[dict[str, Variant], list[gradflow.Recorder]]:
     )
     once = _once_in(_EVERY, least(job)[0], job.step)
     found["floor, every 10th"] = Variant(once, job.step, steps=_EVERY)
-    return found, [flow, tenth]
+    return found, [*flows, tenth]
 
 
-def on_one_model(job: Job) -> tuple[dict[str, Variant], gradflow.Recorder]:
-    """Give a plain step, the floor and a watched one, none of them on, and the recorder of the last."""
+def on_one_model(job: Job) -> tuple[dict[str, Variant], list[gradflow.Recorder]]:
+    """Give a plain step, the floor and a watched one, none of them on, and what to close afterwards."""
     flow = gradflow.watch(job.model, branches=job.branches, last=1)
     flow.pause()
     watched = Variant(then(job.step, flow.step), flow.resume, flow.pause)
     found = {"plain": Variant(job.step), "floor": least(job)[0], "watched": watched}
-    return {name: _warm(way) for name, way in found.items()}, flow
-
-
-def _warm(way: Variant) -> Variant:
-    """Begin each turn with a step that is not timed."""
-    return replace(way, on=then(way.on, way.work))
+    return {name: warmed(way) for name, way in found.items()}, [flow]
 
 
 def _once_in(count: int, way: Variant, step: Work) -> Work:

@@ -311,7 +311,7 @@ class Observer:
                 for name, part in () if stem is None else stem.take_casts(gradient):
                     account.divide(task, edge, Part(name, part))
             else:
-                _divide(account, split, edge, gradient)
+                _take_part(account, split, edge, gradient)
         if split is None:
             for crossing in crossings:
                 if crossing.read.stem is not None:
@@ -384,7 +384,7 @@ class Observer:
         ]
 
 
-def _divide(account: Account, split: Split, edge: Edge, gradient: Tensor) -> None:
+def _take_part(account: Account, split: Split, edge: Edge, gradient: Tensor) -> None:
     """Count what a pass brings to a use towards whom the pass is for."""
     if split.is_term:
         account.divide_by_term(split.task, edge, split.name, gradient)

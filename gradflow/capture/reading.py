@@ -111,11 +111,9 @@ def _read_let_go(account: Account, peers: Sequence[Tensor]) -> Reading:
         return Reading(None, known=known)
     ratio, is_multiple = _ratio_on_host(_real(probe(grad)).numpy(), _received_sample(account.probe, survey))
     length = abs(ratio) * known.number
-    is_scaled = is_multiple and abs(norm(grad).item() - length) <= _ROUNDING * length
-    scale = torch.tensor([ratio], dtype=torch.float64) if is_scaled else None
-    if scale is not None and grad.numel() == 1 and not _is_shared(scale, peers):
-        scale = None
-    return Reading(None, scale, known=known)
+    is_scaled = torch.tensor([is_multiple and abs(norm(grad).item() - length) <= _ROUNDING * length])
+    scale = torch.tensor([ratio], dtype=torch.float64)
+    return Reading(None, scale if bool(_is_shared(is_scaled, scale, grad, peers)) else None, known=known)
 
 
 def _received_sample(sample: Tensor | None, survey: Survey) -> NDArray[np.float64]:
@@ -170,8 +168,7 @@ def _read_changed(account: Account, grad: Tensor, total: Tensor, peers: Sequence
     effort = torch.cat([norm(part) for part in account.sums.values()]).sum()
     allowed = max(_ROUNDING, 8 * torch.finfo(grad.dtype).eps) * scale.abs() * effort
     is_scaled = is_multiple & (norm(grad - total * scale.to(total.dtype)) <= allowed)
-    if grad.numel() == 1:
-        is_scaled = is_scaled & _is_shared(scale, peers)
+    is_scaled = _is_shared(is_scaled, scale, grad, peers)
     if grad.device.type == "cpu":
         if bool(is_scaled):
             return Reading(_unscaled_norm(grad, total, scale), scale)
@@ -181,10 +178,12 @@ def _read_changed(account: Account, grad: Tensor, total: Tensor, peers: Sequence
     return Reading(torch.where(is_scaled, _unscaled_norm(grad, total, scale), norm(total)), factor, edited)
 
 
-def _is_shared(scale: Tensor, peers: Sequence[Tensor]) -> Tensor:
-    """Tell whether others are by the same factor, or it is 1: then a single number counts as scaled."""
+def _is_shared(is_scaled: Tensor, scale: Tensor, grad: Tensor, peers: Sequence[Tensor]) -> Tensor:
+    """Tell whether a gradient is scaled: that of a single number, only if others are by the same factor."""
+    if grad.numel() != 1:
+        return is_scaled
     others = torch.cat([*peers, torch.ones_like(scale)])
-    return ((others - scale).abs() <= _ROUNDING * scale.abs()).any()
+    return is_scaled & ((others - scale).abs() <= _ROUNDING * scale.abs()).any()
 
 
 def _unscaled_norm(grad: Tensor, total: Tensor, scale: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from torch.autograd.graph import Node
 
@@ -63,7 +64,7 @@ class _Held:
 
 def break_chain(node: Node, slots: Slots) -> None:
     """Have the nodes that a node reads, where ``slots`` lead, be freed after it and not inside of it."""
-    data: dict[str, object] = node.metadata  # type: ignore[assignment]  # a method, to torch's stubs
+    data: Any = node.metadata  # a dict; to torch's stubs a method
     if _KEY not in data:  # where another recorder, or a trace, has not broken it here
         data[_KEY] = _Held([child for child, _ in slots if child is not None and not is_leaf_node(child)])
 

@@ -173,7 +173,9 @@ def _fresh_behind(roots: list[Node], key: str | None) -> list[tuple[Node, Slots]
 
 
 def _is_fresh(node: Node, key: str | None) -> bool:
-    return type(node) is not _LEAF and (key is None or key not in node.metadata)  # type: ignore[operator]
+    if type(node) is _LEAF:
+        return False
+    return key is None or key not in node.metadata  # type: ignore[operator]  # a method, to torch's stubs
 
 
 def upstream(node: Node) -> Iterator[Node]:

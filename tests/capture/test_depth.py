@@ -105,6 +105,17 @@ def test_graph_that_threads_made_one_after_another_is_freed(is_watched):
         assert all(one() is None for one in kept)
 
 
+@pytest.mark.parametrize("with_memory", [False, True])
+def test_each_call_takes_as_long_however_long_the_chain(with_memory):
+    sizes, net = [], Chains(1)
+    for steps in (500, 2000):
+        with gradflow.watch(net):
+            sizes.append(
+                python_calls(lambda n=steps: net(torch.ones(1, 2), n, with_memory=with_memory)) / steps
+            )
+    assert 0 < sizes[1] < 2 * sizes[0]
+
+
 def in_thread_with_small_stack(run):
     """Run something in a thread with a stack of 256 kB, where 2000 nodes freed by recursion are too many."""
     before, failures = threading.stack_size(1 << 18), []
